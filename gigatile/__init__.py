@@ -1,0 +1,45 @@
+"""gigatile: run a model over images that do not fit in memory.
+
+The public names, imported when they are first used, so that ``import gigatile`` and the command line are fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from gigatile.engine.lazy import map_overlap as map_overlap
+    from gigatile.images.image import Image as Image
+    from gigatile.images.open import open as open  # noqa: A004
+    from gigatile.models.load import load_model as load_model
+    from gigatile.plan.build import plan as plan
+    from gigatile.plan.plan import Plan as Plan
+    from gigatile.run.runner import Result as Result
+    from gigatile.run.runner import run as run
+    from gigatile.tiling.region import Region as Region
+    from gigatile.tiling.tiling import Tiling as Tiling
+
+_HOME = {
+    "Image": "gigatile.images.image",
+    "Plan": "gigatile.plan.plan",
+    "Region": "gigatile.tiling.region",
+    "Result": "gigatile.run.runner",
+    "Tiling": "gigatile.tiling.tiling",
+    "load_model": "gigatile.models.load",
+    "map_overlap": "gigatile.engine.lazy",
+    "open": "gigatile.images.open",
+    "plan": "gigatile.plan.build",
+    "run": "gigatile.run.runner",
+}
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'gigatile' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

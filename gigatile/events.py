@@ -1,0 +1,79 @@
+"""What happens during a run, as values handed to callbacks; who shows them is not the engine's business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Stage = Literal["read", "infer", "blend", "write"]
+"""The four stages of a block; ``seconds`` below are busy seconds per stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The plan is fixed, the directory is ours, work begins."""
+
+    directory: str
+    blocks: int
+    """Blocks of the prediction."""
+    finished: int
+    """Of these, finished by an earlier run."""
+    pixels: int
+    """Pixels of the processing grid."""
+    lanes: int
+    """Blocks that are worked on at the same time."""
+    budget_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStarted:
+    """A new kind of work: the prediction, then each level of the pyramid."""
+
+    name: Literal["predict", "pyramid"]
+    blocks: int
+    """Blocks to do in this phase."""
+
+
+@dataclass(frozen=True, slots=True)
+class TilesInferred:
+    """Some tiles went through the model (only told by executors in this process)."""
+
+    tiles: int
+    pixels: int
+    """Output pixels that these tiles own (their cores)."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFinished:
+    """A block's record is in the ledger."""
+
+    phase: Literal["predict", "pyramid"]
+    block: str
+    """``level/row/col``."""
+    status: Literal["done", "empty", "failed"]
+    pixels: int
+    """Pixels of the processing grid in the block."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Busy seconds per `Stage`."""
+    peak_rss_bytes: int = 0
+    """Peak resident memory of the process that did it."""
+    error: str = ""
+    """First paragraph of what went wrong, for failed blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """Nothing more will happen."""
+
+    complete: bool
+    failed: int
+    """Blocks recorded as failed."""
+
+
+Event = RunStarted | PhaseStarted | TilesInferred | BlockFinished | RunEnded
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The callback of those who do not want to know."""
