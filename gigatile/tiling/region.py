@@ -39,9 +39,7 @@ class Region:
     def clipped(self, other: Region) -> Region:
         """The part that lies inside `other` (empty, at a corner of `other`, if none does)."""
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
-        return Region(
-            y0, x0, max(min(self.y1, other.y1), y0), max(min(self.x1, other.x1), x0)
-        )
+        return Region(y0, x0, max(min(self.y1, other.y1), y0), max(min(self.x1, other.x1), x0))
 
     def shifted(self, y: int, x: int) -> Region:
         """The box moved by `y` rows and `x` columns."""

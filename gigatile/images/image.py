@@ -1,0 +1,335 @@
+"""One lazy image for all formats: levels, metadata, and windows of pixels.
+
+::
+
+    read(region)                       ┌──────────────┐ region, hanging over the image
+      1. fold the overhang back        │  ┌───────────┼────
+      2. decode the units it touches   │  │ units     │  image
+      3. copy, then gather the border  └──┼───────────┘
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from gigatile.errors import ImageError, UsageError
+from gigatile.images.cache import Key, Schedule, UnitCache
+from gigatile.images.info import ImageInfo, Level, Source, Transform
+from gigatile.tiling.border import Border
+from gigatile.tiling.region import Region
+from gigatile.units import PixelSize
+
+Pixels = np.ndarray[Any, Any]
+DEFAULT_CACHE_BYTES = 64 * 2**20
+REFLECT = Border("reflect")
+
+
+class Image:
+    """An image that is read only where it is looked at.
+
+    Safe to use from many threads. Copies made by `select` share the reader and its cache.
+
+    Memory bound
+    ------------
+    `cache.budget_bytes` of decoded units, plus twice the number of cores of units while a window is read.
+    """
+
+    def __init__(self, source: Source, *, channels: tuple[int, ...] | None = None, level: int = 0) -> None:
+        self.source = source
+        self.info: ImageInfo = source.info
+        self.level = level
+        """The level that `read` reads and a plan works on where none is named."""
+        colours = tuple(i for i in range(len(self.info.channels)) if i != self.info.alpha)
+        self.selected = colours if channels is None else channels
+        """Indices of the channels that are read, in order; alpha is validity, not a channel."""
+        self.cache = UnitCache(DEFAULT_CACHE_BYTES)
+        self.counter = DecodeCounter()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.source, self.selected, self.level)
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        return f"Image({self.info.path!r}, {channels} x {height} x {width} {self.dtype}, {self.info.format})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width at level 0."""
+        return len(self.selected), *self.info.levels[0].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """dtype of the stored pixels."""
+        return self.info.dtype
+
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """The pyramid, full resolution first."""
+        return self.info.levels
+
+    @property
+    def grid_shape(self) -> tuple[int, int]:
+        """Height and width of the level that is worked on."""
+        return self.info.levels[self.level].shape
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that are read."""
+        return tuple(self.info.channels[i] for i in self.selected)
+
+    @property
+    def pixel_size(self) -> PixelSize | None:
+        """Size of a pixel of level 0."""
+        return self.info.pixel_size
+
+    @property
+    def crs(self) -> str | None:
+        """``EPSG:n``, WKT2, or None."""
+        return self.info.crs
+
+    @property
+    def transform(self) -> Transform | None:
+        """From pixel corners of level 0 to CRS coordinates, in rasterio's order."""
+        return self.info.transform
+
+    @property
+    def nodata(self) -> float | None:
+        """The stored value that means "no pixel"."""
+        return self.info.nodata
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Pixels of level 0 per pixel of the level that is worked on, along y and x."""
+        (h0, w0), (h, w) = self.info.levels[0].shape, self.grid_shape
+        exact = self.info.levels[self.level].downsample
+        # Levels are cut to whole pixels: their nominal factor is exact where the ratio of sizes confirms it.
+        near = round(exact)
+        if self.level and abs(exact - near) * max(h, w) < near:
+            return float(near), float(near)
+        return h0 / h, w0 / w
+
+    def select(self, channels: Sequence[int | str] | None = None, level: int | None = None) -> Image:
+        """The same image with other channels or working on another level.
+
+        Raises
+        ------
+        UsageError
+            There is no such channel or level.
+        """
+        chosen = self.selected if channels is None else tuple(self._channel_index(c) for c in channels)
+        if level is not None and not 0 <= level < len(self.levels):
+            raise UsageError(
+                f"{self.info.path}, level",
+                expected=f"0 to {len(self.levels) - 1}",
+                found=str(level),
+                fix="`gigatile info` lists the levels.",
+            )
+        other = Image(self.source, channels=chosen, level=self.level if level is None else level)
+        other.cache, other.counter = self.cache, self.counter
+        return other
+
+    def read(self, region: Region, level: int | None = None, border: Border = REFLECT) -> Pixels:
+        """Read a window of one level.
+
+        Parameters
+        ----------
+        region : Region
+            In pixels of that level; what hangs over the image is filled by the border rule.
+        level : int, optional
+            The level that is worked on if not given.
+
+        Returns
+        -------
+        ndarray, shape (c, y, x), dtype of the image
+            The selected channels.
+
+        Raises
+        ------
+        BlockError
+            Bytes of the file cannot be read or decoded.
+        """
+        level = self.level if level is None else level
+        return self._window(region, level, border, self.selected)
+
+    def read_with_validity(self, region: Region, border: Border) -> tuple[Pixels, Pixels | None]:
+        """Read a window of the level that is worked on, and which of its pixels mean something.
+
+        Returns
+        -------
+        pixels : ndarray, shape (c, y, x)
+        valid : ndarray of bool, shape (y, x), or None
+            True where valid. A pixel is invalid where its alpha is 0, or where every selected channel is
+            nodata or NaN. None where the image has no way of saying so.
+        """
+        alpha = self.info.alpha
+        if alpha is None:
+            pixels = self._window(region, self.level, border, self.selected)
+            return pixels, self._validity(pixels)
+        both = self._window(region, self.level, border, (*self.selected, alpha))
+        pixels, opaque = both[:-1], both[-1] != 0
+        valid = self._validity(pixels)
+        return pixels, opaque if valid is None else opaque & valid
+
+    def dask(self, level: int = 0) -> Any:
+        """The level as a lazy dask array, shape (c, y, x), one dask chunk per decode unit."""
+        import dask.array as da
+
+        edges_y, edges_x = self.levels[level].edges_y, self.levels[level].edges_x
+        chunks = ((len(self.selected),), tuple(np.diff(edges_y)), tuple(np.diff(edges_x)))
+
+        def block(block_info: Any = None) -> Pixels:
+            (_, (y0, y1), (x0, x1)) = block_info[None]["array-location"]
+            return self.read(Region(y0, x0, y1, x1), level)
+
+        return da.map_blocks(block, chunks=chunks, dtype=self.dtype, meta=np.empty((0, 0, 0), self.dtype))
+
+    def use_cache(self, budget_bytes: int, schedule: Schedule | None) -> None:
+        """Replace the cache by one of another size that knows when units are needed again."""
+        self.cache = UnitCache(budget_bytes, schedule)
+
+    def unit_bytes(self, level: int) -> int:
+        """Size of the largest decoded unit of a level."""
+        edges_y, edges_x = self.levels[level].edges_y, self.levels[level].edges_x
+        side_y, side_x = int(np.diff(edges_y).max()), int(np.diff(edges_x).max())
+        return len(self.info.channels) * side_y * side_x * self.dtype.itemsize
+
+    def _window(self, region: Region, level: int, border: Border, channels: tuple[int, ...]) -> Pixels:
+        height, width = self.levels[level].shape
+        image = Region(0, 0, height, width)
+        if region.clipped(image) == region:
+            return self._inside(region, level, channels)
+        rows = border.index(region.y0, region.y1, height)
+        cols = border.index(region.x0, region.x1, width)
+        out = np.empty((len(channels), len(rows), len(cols)), self.dtype)
+        if rows.max(initial=-1) < 0 or cols.max(initial=-1) < 0:
+            out[...] = border.value
+            return out
+        inside_y, inside_x = rows[rows >= 0], cols[cols >= 0]
+        hull = Region(
+            int(inside_y.min()), int(inside_x.min()), int(inside_y.max()) + 1, int(inside_x.max()) + 1
+        )
+        pixels = self._inside(hull, level, channels)
+        # One axis at a time: two small gathers instead of one over all pairs of indices.
+        wide = np.take(pixels, np.maximum(cols - hull.x0, 0), axis=2)
+        np.take(wide, np.maximum(rows - hull.y0, 0), axis=1, out=out)
+        out[:, rows < 0] = border.value
+        out[:, :, cols < 0] = border.value
+        return out
+
+    def _inside(self, region: Region, level: int, channels: tuple[int, ...]) -> Pixels:
+        """A window that lies inside the level, assembled from decoded units."""
+        out = np.empty((len(channels), *region.shape), self.dtype)
+        if not region.pixels:
+            return out
+        chosen: Any = channels
+        if channels == tuple(range(channels[0], channels[0] + len(channels))):
+            chosen = slice(channels[0], channels[0] + len(channels))
+        edges_y, edges_x = self.levels[level].edges_y, self.levels[level].edges_x
+        keys = [(level, row, col) for row, col in self._units(region, level)]
+        for (_, row, col), unit in self._decoded(keys):
+            box = Region(edges_y[row], edges_x[col], edges_y[row + 1], edges_x[col + 1])
+            part = box.clipped(region)
+            source = part.shifted(-box.y0, -box.x0).slices()
+            target = part.shifted(-region.y0, -region.x0).slices()
+            out[(slice(None), *target)] = unit[(chosen, *source)]
+        return out
+
+    def _units(self, region: Region, level: int) -> list[tuple[int, int]]:
+        return self.levels[level].units(region.y0, region.y1, region.x0, region.x1)
+
+    def _decoded(self, keys: list[Key]) -> Iterator[tuple[Key, Pixels]]:
+        """The units in order, a few of them decoded ahead by the pool; bounded whatever the window."""
+        if len(keys) == 1:
+            yield keys[0], self.cache.get(keys[0], self._decode)
+            return
+        ahead: list[tuple[Key, Future[Pixels]]] = []
+        waiting = iter(keys)
+        pool = decode_pool()
+        for key in islice(waiting, 2 * _cores()):
+            ahead.append((key, pool.submit(self.cache.get, key, self._decode)))
+        while ahead:
+            key, future = ahead.pop(0)
+            unit = future.result()
+            for following in islice(waiting, 1):
+                ahead.append((following, pool.submit(self.cache.get, following, self._decode)))
+            yield key, unit
+
+    def _decode(self, key: Key) -> Pixels:
+        unit = self.source.decode(*key)
+        self.counter.add(self.source.chunks_in(*key))
+        return unit
+
+    def _validity(self, pixels: Pixels) -> Pixels | None:
+        nodata = self.info.nodata
+        invalid = None
+        if pixels.dtype.kind == "f":
+            invalid = np.isnan(pixels).all(axis=0)
+        if nodata is not None and not np.isnan(nodata):
+            equal = (pixels == nodata).all(axis=0)
+            invalid = equal if invalid is None else equal | invalid
+        return None if invalid is None else ~invalid
+
+    def _channel_index(self, channel: int | str) -> int:
+        names = self.info.channels
+        if isinstance(channel, str) and channel in names:
+            return names.index(channel)
+        if isinstance(channel, int) and 0 <= channel < len(names):
+            return channel
+        raise ImageError(
+            f"{self.info.path}, channels",
+            expected=f"an index from 0 to {len(names) - 1} or one of {', '.join(names)}",
+            found=repr(channel),
+        )
+
+    @cached_property
+    def has_validity(self) -> bool:
+        """Whether the image can say that a pixel is invalid."""
+        return self.info.alpha is not None or self.info.nodata is not None or self.dtype.kind == "f"
+
+
+class DecodeCounter:
+    """Counts stored chunks decoded, over all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.chunks = 0
+
+    def add(self, chunks: int) -> None:
+        """Count `chunks` more."""
+        with self._lock:
+            self.chunks += chunks
+
+
+def chunks_total(level: Level) -> int:
+    """Stored chunks of a level, decoded or not."""
+    (height, width), (chunk_y, chunk_x) = level.shape, level.chunks
+    return -(-height // chunk_y) * -(-width // chunk_x)
+
+
+def _rebuild(source: Source, channels: tuple[int, ...], level: int) -> Image:
+    return Image(source, channels=channels, level=level)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_POOLS: dict[int, ThreadPoolExecutor] = {}
+_POOLS_LOCK = threading.Lock()
+
+
+def decode_pool() -> ThreadPoolExecutor:
+    """The threads that decode, shared by all images of this process, one a core (made anew after a fork)."""
+    with _POOLS_LOCK:
+        pool = _POOLS.get(os.getpid())
+        if pool is None:
+            pool = _POOLS[os.getpid()] = ThreadPoolExecutor(_cores(), thread_name_prefix="gigatile-decode")
+        return pool
