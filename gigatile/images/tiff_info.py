@@ -1,0 +1,162 @@
+"""What a TIFF says of itself beyond its pixels: pixel size, channel names, alpha, place on the Earth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gigatile.images.geotiff import Geo, read_geo
+from gigatile.images.info import ImageInfo, Level
+from gigatile.images.ome import MICROMETERS, OmePixels, read_ome
+from gigatile.images.tiff_pages import Pages
+from gigatile.units import PixelSize
+
+_MICROSCOPE_UM = (0.05, 20.0)
+"""Pixel sizes that resolution tags may state: 72 dpi (353 um) is a printer's habit, not a measurement."""
+_AGREE = 0.01
+"""Two statements of a pixel size that differ by less than this agree."""
+_PHOTOMETRIC_NOTES = {
+    0: "white is zero (MinIsWhite): values are as stored",
+    3: "pixels are indices into a palette: values are as stored",
+    5: "pixels are CMYK: values are as stored",
+    8: "pixels are CIE L*a*b*: values are as stored",
+}
+_RGB, _YCBCR = 2, 6
+_BECOMES_RGB = (6, 7, 33003, 33005, 33007, 34712, 34892)
+"""Compressions whose decoders turn YCbCr into RGB."""
+_ORIENTATION = 274
+_UM_PER_RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
+_ALPHA_SAMPLES = (1, 2)
+_COLOURS = ("red", "green", "blue")
+
+
+def describe(tif: Any, path: str, pages: Pages, levels: tuple[Level, ...]) -> ImageInfo:
+    """Everything a TIFF says of itself. `tif`, a `tifffile.TiffFile`, must be open."""
+    base = pages.levels[0][0].keyframe
+    dtype = np.dtype(base.dtype)
+    geo = read_geo(base.tags.valueof, dtype) if pages.format in ("geotiff", "tiff") else Geo()
+    ome = read_ome(tif.ome_metadata or "") if pages.format == "ome-tiff" else OmePixels()
+    size, size_notes = _pixel_size(tif, base, pages.format, ome)
+    if geo.transform or pages.format == "geotiff":
+        size, size_notes = geo.pixel_size, ()
+    names, alpha = _channels(base, len(pages.levels[0]), geo, ome)
+    return ImageInfo(
+        path=path,
+        format=pages.format,
+        dtype=dtype,
+        channels=names,
+        levels=levels,
+        pixel_size=size,
+        crs=geo.crs,
+        transform=geo.transform,
+        nodata=geo.nodata,
+        alpha=alpha,
+        notes=(*pages.notes, *geo.notes, *ome.notes, *size_notes, *_page_notes(base), *_sidecars(path)),
+    )
+
+
+def _pixel_size(tif: Any, page: Any, kind: str, ome: OmePixels) -> tuple[PixelSize | None, tuple[str, ...]]:
+    """The stated pixel size in micrometres; resolution tags count where nothing better is stated."""
+    tagged, notes = _resolution(page)
+    stated = ome.pixel_size
+    if kind == "svs":
+        match = re.search(r"MPP\s*=\s*([0-9]+(?:[.,][0-9]+)?)", page.description)
+        mpp = float(match[1].replace(",", ".")) if match else 0.0
+        stated = PixelSize(mpp, mpp) if mpp > 0 else None
+    elif tif.is_imagej and page.tags.valueof(282):
+        stated = _imagej_size(tif.imagej_metadata or {}, page)
+    if stated is None:
+        return tagged, notes
+    if tagged and (abs(tagged.x / stated.x - 1) > _AGREE or abs(tagged.y / stated.y - 1) > _AGREE):
+        found = f"{tagged.y:.4g} x {tagged.x:.4g} um"
+        return stated, (f"the resolution tags say {found} a pixel, the metadata {stated.y:.4g} x {stated.x:.4g} um: "
+                        "the metadata count",)  # fmt: skip
+    return stated, ()
+
+
+def _resolution(page: Any) -> tuple[PixelSize | None, tuple[str, ...]]:
+    """Pixel size from XResolution and YResolution, where a microscope could have it."""
+    unit = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296) or 2))
+    sides = [_ratio(page.tags.valueof(code)) for code in (283, 282)]
+    if unit is None or not all(sides):
+        return None, ()
+    y, x = (unit / side for side in sides)
+    low, high = _MICROSCOPE_UM
+    if not (low <= y <= high and low <= x <= high):
+        return None, (
+            f"the resolution tags say {y:.4g} x {x:.4g} um a pixel, which no microscope has: left aside",
+        )
+    return PixelSize(y, x), ()
+
+
+def _imagej_size(metadata: dict[str, Any], page: Any) -> PixelSize | None:
+    """ImageJ states pixels per `unit` in the resolution tags."""
+    unit = MICROMETERS.get(str(metadata.get("unit", "")).lower())
+    sides = [_ratio(page.tags.valueof(code)) for code in (283, 282)]
+    return PixelSize(unit / sides[0], unit / sides[1]) if unit and all(sides) else None
+
+
+def _ratio(value: object) -> float:
+    """A TIFF rational as a number; 0 where it is absent or senseless."""
+    if isinstance(value, tuple) and len(value) == 2 and value[1]:
+        return float(value[0]) / float(value[1])
+    return float(value) if isinstance(value, int | float) and value > 0 else 0.0
+
+
+def _channels(page: Any, planes: int, geo: Geo, ome: OmePixels) -> tuple[tuple[str, ...], int | None]:
+    """Names of all channels, and which of them is alpha."""
+    samples = page.samplesperpixel
+    extras = [int(extra) for extra in page.extrasamples[:samples]]
+    names = [str(i) for i in range(planes * samples)]
+    is_rgb = page.photometric == _RGB or (page.photometric == _YCBCR and page.compression in _BECOMES_RGB)
+    if planes == 1 and is_rgb and samples >= len(_COLOURS):
+        names[:3] = _COLOURS
+    alpha = None
+    if planes == 1 and samples > 1:
+        first = samples - len(extras)
+        alpha = next((first + i for i, extra in enumerate(extras) if extra in _ALPHA_SAMPLES), None)
+    if alpha is not None:
+        names[alpha] = "alpha"
+    for i, description in geo.bands:
+        if i < len(names) and i != alpha:
+            names[i] = description
+    if sum(ome.samples) == len(names) and all(n == 1 for n in ome.samples):
+        names = [stated or name for stated, name in zip(ome.channels, names, strict=True)]
+    return _distinct(names), alpha
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names by which `--channels` can choose: where one occurs twice, each gets its index."""
+    return tuple(f"{name} {i}" if names.count(name) > 1 else name for i, name in enumerate(names))
+
+
+def _page_notes(page: Any) -> tuple[str, ...]:
+    notes = [note for code, note in _PHOTOMETRIC_NOTES.items() if page.photometric == code]
+    if page.photometric == _YCBCR and page.compression not in _BECOMES_RGB:
+        notes.append("pixels are YCbCr: values are as stored")
+    orientation = page.tags.valueof(_ORIENTATION) or 1
+    if orientation != 1:
+        notes.append(
+            f"the orientation tag is {int(orientation)}: pixels are as stored, neither turned nor flipped"
+        )
+    return tuple(notes)
+
+
+def _sidecars(path: str) -> tuple[str, ...]:
+    """Files beside the image that other programs would read with it."""
+    meanings = {".msk": "a mask", ".ovr": "overviews", ".aux.xml": "GDAL's metadata"}
+    return tuple(
+        f"{Path(path).name}{suffix} ({meaning}) lies beside it and is not read"
+        for suffix, meaning in meanings.items()
+        if Path(path + suffix).exists()
+    )
+
+
+def with_chatter(info: ImageInfo, said: Sequence[str]) -> ImageInfo:
+    """The same with what tifffile complained about as further notes, each once."""
+    return replace(info, notes=(*info.notes, *(f"tifffile: {line}" for line in dict.fromkeys(said))))

@@ -1,0 +1,238 @@
+"""One page of a TIFF as segments (tiles or strips) that are read and decoded one by one.
+
+tifffile parses the page and supplies the decoder; reading goes through our own positional file, because
+tifffile's file handle has one position that all threads would fight for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from gigatile.errors import BlockError, ImageError
+from gigatile.images.decode_units import UNIT_BYTES, refuse_giant
+from gigatile.images.file import PositionalFile
+
+Pixels = np.ndarray[Any, Any]
+_JPEG = (6, 7, 34892, 33007)
+_CCITT = (2, 3, 4)
+_APERIO_YCBCR_JPEG2000 = 33003
+_END_OF_JPEG = b"\xff\xd9"
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The segments of one page, in row-major order, all segments of a sample before those of the next."""
+
+    shape: tuple[int, int]
+    """Height and width of the page."""
+    dtype: np.dtype[Any]
+    samples: int
+    """Channels that the page contributes."""
+    separate: bool
+    """Each sample has its own segments (PlanarConfiguration 2)."""
+    chunk: tuple[int, int]
+    """Height and width of a segment."""
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    counts: np.ndarray[Any, np.dtype[np.int64]]
+    """Bytes per segment; 0 where the file leaves the segment out."""
+    decoder: Callable[[bytes, int], Pixels]
+    """From the bytes of segment i to pixels (h, w, samples), perhaps beyond the edge of the page."""
+
+    def segments(self, row: int, col: int) -> tuple[int, ...]:
+        """Indices of the segments at a place of the grid: one, or one per sample."""
+        rows, cols = ceil(self.shape[0] / self.chunk[0]), ceil(self.shape[1] / self.chunk[1])
+        first = row * cols + col
+        return tuple(first + i * rows * cols for i in range(self.samples if self.separate else 1))
+
+    def stored(self, row: int, col: int) -> int:
+        """How many of these segments the file holds."""
+        return sum(self.counts[i] > 0 for i in self.segments(row, col))
+
+    def fill(self, file: PositionalFile, row: int, col: int, out: Pixels, where: str) -> None:
+        """Decode the segments at a place of the grid into `out`, shape (samples, h, w).
+
+        What the file leaves out keeps its value in `out`.
+
+        Raises
+        ------
+        BlockError
+            The bytes cannot be read or decoded.
+        """
+        per_segment = 1 if self.separate else self.samples
+        for i, segment in enumerate(self.segments(row, col)):
+            offset, count = int(self.offsets[segment]), int(self.counts[segment])
+            if count == 0:
+                continue
+            try:
+                pixels = self.decoder(file.read(offset, count), segment)
+                part = pixels[: out.shape[1], : out.shape[2]]
+                if part.shape != (*out.shape[1:], per_segment):
+                    raise ValueError(f"decoded to {pixels.shape}")  # numpy would broadcast a short segment
+                out[i * per_segment : (i + 1) * per_segment] = part.transpose(2, 0, 1)
+            except Exception as error:  # every codec has its own exceptions; none may pass without a place
+                raise BlockError(
+                    f"{where}, segment {segment} at byte {offset}",
+                    expected=f"{count} bytes that decode to {out.shape[1]} x {out.shape[2]} pixels",
+                    found=f"{type(error).__name__}: {error}",
+                    fix="The file is damaged here: fetch it again or restore it.",
+                ) from error
+
+
+def read_plane(page: Any, file: PositionalFile) -> Plane:
+    """Take from a tifffile page (or frame) what decoding needs. The tifffile handle must be open.
+
+    Raises
+    ------
+    ImageError
+        The page is truncated, or stored in a way that cannot be decoded.
+    """
+    key = page.keyframe
+    _refuse_unreadable(key, file.path)
+    chunk = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
+    separate = key.planarconfig == 2 and key.samplesperpixel > 1
+    shape = (key.imagelength, key.imagewidth)
+    needed = ceil(shape[0] / chunk[0]) * ceil(shape[1] / chunk[1]) * (key.samplesperpixel if separate else 1)
+    offsets = np.asarray(page.dataoffsets[:needed], np.int64)
+    counts = np.asarray(page.databytecounts[:needed], np.int64)
+    if len(offsets) < needed or len(counts) < needed:
+        raise ImageError(
+            file.path,
+            expected=f"{needed} tiles or strips",
+            found=f"a table of {min(len(offsets), len(counts))}",
+            fix="The file is truncated or damaged: fetch it again.",
+        )
+    counts = np.where(offsets > 0, counts, 0)
+    decoder = _decoder(page)
+    if _is_raw(key):
+        decoder = _raw_decoder(key, chunk)
+        pixel_bytes = key.dtype.itemsize * (1 if separate else key.samplesperpixel)
+        full = np.full(needed, chunk[0] * chunk[1] * pixel_bytes, np.int64)
+        if not key.is_tiled:
+            rows = np.minimum(chunk[0], shape[0] - np.arange(needed) % ceil(shape[0] / chunk[0]) * chunk[0])
+            full = rows * (shape[1] * pixel_bytes)
+        counts = np.minimum(counts, full)
+        if not key.is_tiled and chunk[0] * shape[1] * pixel_bytes > 2 * UNIT_BYTES:
+            chunk, offsets, counts = _cut_strips(shape, chunk, shape[1] * pixel_bytes, offsets, counts)
+            decoder = _raw_decoder(key, chunk)
+    refuse_giant(file.path, (min(chunk[0], shape[0]), min(chunk[1], shape[1])))
+    _refuse_truncated(offsets, counts, file)
+    return Plane(shape, np.dtype(key.dtype), key.samplesperpixel, separate, chunk, offsets, counts, decoder)
+
+
+def _refuse_unreadable(page: Any, path: str) -> None:
+    """Refuse what no decoder of ours returns as real numbers in two dimensions."""
+    import tifffile
+
+    fix = "Convert it, for instance with `gdal_translate` or `vips tiffsave`."
+    if page.dtype is None or page.dtype.kind not in "buif":
+        kind = page.dtype or f"{page.bitspersample}-bit samples of format {int(page.sampleformat)}"
+        raise ImageError(path, expected="real numbers or integers", found=f"pixels of type {kind}", fix=fix)
+    if page.imagedepth > 1:
+        raise ImageError(path, expected="a plane", found=f"a volume of {page.imagedepth} slices", fix=fix)
+    if min(page.imagelength, page.imagewidth, page.samplesperpixel) < 1:
+        raise ImageError(path, expected="pixels", found=f"a page of shape {page.shape}", fix=fix)
+    if page.rowsperstrip < 1 and not page.is_tiled:
+        raise ImageError(path, expected="tiles or strips", found="neither", fix=fix)
+    if page.is_tiled and (min(page.tilelength, page.tilewidth) < 1 or page.tiledepth > 1):
+        found = f"tiles of {page.tiledepth} x {page.tilelength} x {page.tilewidth}"
+        raise ImageError(path, expected="tiles of one plane", found=found, fix=fix)
+    if page.compression not in (1, *_JPEG, *_CCITT):
+        try:
+            tifffile.TIFF.DECOMPRESSORS[page.compression]
+        except KeyError as error:
+            name = getattr(page.compression, "name", "unknown")
+            found = f"compression {int(page.compression)} ({name})"
+            raise ImageError(path, expected="a compression with a decoder", found=found, fix=fix) from error
+
+
+def _refuse_truncated(offsets: Pixels, counts: Pixels, file: PositionalFile) -> None:
+    beyond = int(((offsets + counts > file.size) & (counts > 0)).sum()) + int((offsets < 0).sum())
+    if beyond:
+        raise ImageError(
+            file.path,
+            expected=f"at least {int((offsets + counts).max())} bytes",
+            found=f"{file.size} bytes; {beyond} of {len(offsets)} tiles or strips lie beyond the end",
+            fix="The file is truncated: fetch it again.",
+        )
+
+
+def _is_raw(page: Any) -> bool:
+    """Stored as it is in memory, byte order aside, so that any rows of it can be read alone."""
+    return bool(
+        page.compression == 1
+        and page.predictor == 1
+        and page.fillorder == 1
+        and page.bitspersample == 8 * page.dtype.itemsize
+        and page.sampleformat in (1, 2, 3)
+        and not page.is_subsampled
+    )
+
+
+def _raw_decoder(page: Any, chunk: tuple[int, int]) -> Callable[[bytes, int], Pixels]:
+    stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
+    samples = page.samplesperpixel if page.planarconfig == 1 else 1
+
+    def decode(data: bytes, segment: int) -> Pixels:
+        return np.frombuffer(data, stored).reshape(-1, chunk[1], samples)
+
+    return decode
+
+
+def _cut_strips(
+    shape: tuple[int, int], chunk: tuple[int, int], row_bytes: int, offsets: Pixels, counts: Pixels
+) -> tuple[tuple[int, int], Pixels, Pixels]:
+    """Cut uncompressed strips into shorter ones, so that a one-strip image is not read whole.
+
+    Only where every strip is full or runs on in the next one, which is how writers lay them.
+    """
+    strips = ceil(shape[0] / chunk[0])
+    rows = max(1, UNIT_BYTES // row_bytes)
+    if strips > 1:  # cut evenly, or strip borders and cuts would not form one grid
+        rows = max(r for r in range(1, min(rows, chunk[0]) + 1) if chunk[0] % r == 0)
+    pieces = ceil(min(chunk[0], shape[0]) / rows)
+    parts = np.arange(pieces, dtype=np.int64) * (rows * row_bytes)
+    cut_offsets = (offsets[:, None] + parts).reshape(-1)
+    cut_counts = np.clip(counts[:, None] - parts, 0, rows * row_bytes).reshape(-1)
+    samples = len(offsets) // strips
+    keep = ceil(shape[0] / rows)
+    cut_offsets = cut_offsets.reshape(samples, -1)[:, :keep].reshape(-1)
+    cut_counts = cut_counts.reshape(samples, -1)[:, :keep].reshape(-1)
+    return (rows, shape[1]), cut_offsets, cut_counts
+
+
+def _decoder(page: Any) -> Callable[[bytes, int], Pixels]:
+    """tifffile's decoder with what belongs to this page bound to it."""
+    key = page.keyframe
+    tifffile_decode = key.decode  # built here, once: building it is not thread-safe and may read the file
+    if key.compression in _JPEG:
+        tables, header = page.jpegtables, key.jpegheader
+
+        def decode_jpeg(data: bytes, segment: int) -> Pixels:
+            if header is None and key.compression == 7 and data.rfind(_END_OF_JPEG) < 0:
+                # libjpeg would only warn, and fill what is missing with grey
+                raise EOFError("the JPEG stream has no end marker")
+            pixels = tifffile_decode(data, segment, jpegtables=tables, jpegheader=header)[0]
+            return np.asarray(pixels[0])
+
+        return decode_jpeg
+
+    def decode(data: bytes, segment: int) -> Pixels:
+        return np.asarray(tifffile_decode(data, segment)[0][0])
+
+    if key.compression == _APERIO_YCBCR_JPEG2000 and key.samplesperpixel == 3:
+        return lambda data, segment: _ycbcr_to_rgb(decode(data, segment))
+    return decode
+
+
+def _ycbcr_to_rgb(pixels: Pixels) -> Pixels:
+    """Full-range BT.601 (JFIF 1.02, page 3): Aperio's JPEG 2000 kind 33003 is YCbCr and does not say so."""
+    y, cb, cr = (pixels[..., i].astype(np.float32) for i in range(3))
+    cb, cr = cb - 128, cr - 128
+    rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
+    rgb8: Pixels = np.clip(np.rint(rgb), 0, 255).astype(pixels.dtype)
+    return rgb8
