@@ -1,0 +1,233 @@
+"""The request of ``gigatile run`` and ``gigatile plan``: read, merged with a pipeline file, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from gigatile.cli.option_table import BY_NAME, EXCLUSIVE, GROUPS, OPTIONS
+from gigatile.cli.parser import Parser, add_debug
+from gigatile.cli.values import Where, fraction_of, option_flag
+from gigatile.errors import UsageError
+
+if TYPE_CHECKING:
+    from gigatile.models.values import Activation
+    from gigatile.tiling.axis import Blend
+
+USUAL_TILE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The text of one option and where it was written."""
+
+    text: str
+    where: Where
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """A request whose every value has been read; None stands for `auto`, or the library's default."""
+
+    image: str
+    output_dir: str | None
+    model: str
+    device: str
+    output: str
+    activation: Activation
+    dtype: str | None
+    channels: tuple[int | str, ...] | None
+    scale: float | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    level: int
+    mask: str
+    tile: tuple[int, int] | None
+    overlap: int | None
+    margin: int | None
+    blend: Blend | None
+    border: str
+    class_names: tuple[str, ...]
+    class_colors: tuple[tuple[int, int, int], ...]
+    batch: int | None
+    memory: int | None
+    block: int | None
+    executor: str
+    workers: int | None
+    existing: str
+    """What to do with a result that is there: `resume`, `retry-failed` or `overwrite`."""
+    durable: bool
+    progress: str
+    json: bool
+
+
+def run_parser(command: str, description: str) -> Parser:
+    """The parser of ``run`` and ``plan``; all values stay text."""
+    usage = f"gigatile {command} IMAGE {'-o DIR ' if command == 'run' else ''}[options]"
+    parser = Parser(f"gigatile {command}", usage=usage, description=description)
+    parser.add_argument("image", nargs="*", metavar="IMAGE", help="a TIFF, SVS, OME-TIFF, GeoTIFF or Zarr")
+    why = "where the result goes; made if missing" if command == "run" else "accepted; plan writes nothing"
+    parser.add_argument("-o", dest="output_dir", metavar="DIR", help=why)
+    for group, title in GROUPS.items():
+        section = parser.add_argument_group(f"{group}: {title}")
+        for option in (option for option in OPTIONS if option.group == group):
+            text = (option.help + option.note).replace("%", "%%")
+            if option.metavar:
+                section.add_argument(option_flag(option.name), metavar=option.metavar, help=text)
+                continue
+            section.add_argument(option_flag(option.name), action="store_const", const="true", help=text)
+            if option.name == "durable":
+                section.add_argument(
+                    "--no-durable", dest="durable", action="store_const", const="false", help="do not wait"
+                )
+    if command == "plan":
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    add_debug(parser)
+    return parser
+
+
+def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
+    """Read a command line of ``run`` or ``plan`` and the pipeline file it may name.
+
+    Raises
+    ------
+    UsageError
+        An option is unknown, has a value that it does not take, contradicts another or is not available yet.
+    """
+    namespace = vars(parser.parse(argv))
+    image = one_image(namespace["image"], parser.prog)
+    given = {name: Given(namespace[name], Where(name)) for name in BY_NAME if namespace[name] is not None}
+    colors: tuple[tuple[int, int, int], ...] = ()
+    if "pipeline" in given:
+        from gigatile.cli.pipeline_file import find_pipeline, load_pipeline
+
+        pipeline = load_pipeline(find_pipeline(given.pop("pipeline").text))
+        colors = pipeline.class_colors
+        displaced = {name for pair in EXCLUSIVE if given.keys() & set(pair) for name in pair}
+        from_file = {name: given_ for name, given_ in pipeline.given.items() if name not in displaced}
+        given = {**from_file, **given}
+    values = read_values(given)
+    if values.get("model") is None:
+        raise UsageError(
+            parser.prog,
+            expected="a model",
+            found="neither --model nor --pipeline",
+            fix="Type --model FILE.onnx or --model package.module:name, or a --pipeline that "
+            "'gigatile pipelines' lists.",
+        )
+    return _options(image, namespace, values, colors)
+
+
+def read_values(given: Mapping[str, Given]) -> dict[str, Any]:
+    """Text to values, with the checks that need several of them."""
+    for pair in EXCLUSIVE:
+        both = [given[name].where for name in pair if name in given and given[name].text != "false"]
+        if len(both) > 1:
+            raise UsageError(f"{both[0]} and {both[1]} exclude each other", fix="Leave one of them out.")
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        if option.name not in given:
+            continue
+        text, where = given[option.name].text, given[option.name].where
+        if option.name in {"overlap", "margin"}:
+            _refuse_fraction(text, where, values)
+        values[option.name] = option.parse(text, where)
+        if not option.is_built(text):
+            word = "" if not option.metavar else f" {text}"
+            works = ", ".join(known.replace("...", "HOST:PORT") for known in option.works or ())
+            works = f"What works so far: {works}." if works else "Leave it out."
+            raise UsageError(f"{where}{word} is not available yet", fix=works)
+    _check_tiling(given, values)
+    return values
+
+
+def _refuse_fraction(text: str, where: Where, values: Mapping[str, Any]) -> None:
+    fraction = fraction_of(text)
+    if fraction is None:
+        return
+    tile = values.get("tile") or (USUAL_TILE, USUAL_TILE)
+    shown = str(tile[0]) if tile[0] == tile[1] else f"{tile[0]},{tile[1]}"
+    meant = f"{100 * fraction:.3g} % of a tile of {shown}"
+    if where.name == "overlap":
+        pixels = 2 * max(round(fraction * min(tile) / 2), 1)
+    else:
+        most = (values.get("overlap") or min(tile) // 4) // 2
+        pixels = min(round(fraction * min(tile)), most)
+        meant += ", cut to half of the overlap," if pixels == most else ""
+    found = f"{text!r}, a fraction"
+    fix = f"For {meant} type {where.typed(pixels)}."
+    raise UsageError(str(where), expected="a number of pixels", found=found, fix=fix)
+
+
+def _check_tiling(given: Mapping[str, Given], values: Mapping[str, Any]) -> None:
+    tile, overlap, margin = values.get("tile"), values.get("overlap"), values.get("margin")
+    if overlap is None:
+        return
+    where = given["overlap"].where
+    if tile is not None and overlap >= min(tile):
+        expected = f"less than the tile, {min(tile)} pixels"
+        fix = f"A quarter of the tile is usual: type {where.typed(min(tile) // 8 * 2)}."
+        raise UsageError(str(where), expected=expected, found=str(overlap), fix=fix)
+    if overlap % 2:
+        fix = f"Type {where.typed(overlap - 1)} or {where.typed(overlap + 1)}."
+        raise UsageError(str(where), expected="an even number of pixels", found=str(overlap), fix=fix)
+    if margin is not None and margin > overlap // 2:
+        where = given["margin"].where
+        expected = f"at most half of the overlap, {overlap // 2}"
+        fix = f"Type {where.typed(overlap // 2)} or less, or an overlap of {2 * margin} or more."
+        raise UsageError(str(where), expected=expected, found=str(margin), fix=fix)
+
+
+def one_image(words: Sequence[str], prog: str) -> str:
+    """The only image a command takes so far."""
+    if not words:
+        raise UsageError(f"{prog}: no image given", fix="Type the path of a TIFF or Zarr after the command.")
+    if len(words) > 1:
+        raise UsageError(
+            f"{prog}: {len(words)} images, {words[0]!r}, {words[1]!r}{' ...' if words[2:] else ''}: "
+            "several images in one run are not available yet",
+            fix="Give one image, and a directory of its own to each.",
+        )
+    return words[0]
+
+
+def _options(
+    image: str,
+    namespace: Mapping[str, Any],
+    values: Mapping[str, Any],
+    colors: tuple[tuple[int, int, int], ...],
+) -> RunOptions:
+    value = values.get
+    existing = "overwrite" if value("overwrite") == "true" else "resume"
+    return RunOptions(
+        image=image,
+        output_dir=namespace["output_dir"],
+        model=values["model"],
+        device=value("device", "auto"),
+        output=value("output", "classes"),
+        activation=value("activation", "none"),
+        dtype=value("dtype"),
+        channels=value("channels"),
+        scale=value("scale"),
+        mean=value("mean", ()),
+        std=value("std", ()),
+        level=value("level", 0),
+        mask=value("mask", "nodata"),
+        tile=value("tile"),
+        overlap=value("overlap"),
+        margin=value("margin"),
+        blend=value("blend"),
+        border=value("border", "reflect"),
+        class_names=value("class_names", ()),
+        class_colors=colors,
+        batch=value("batch"),
+        memory=value("memory"),
+        block=value("block"),
+        executor=value("executor", "threads"),
+        workers=value("workers"),
+        existing="retry-failed" if value("retry_failed") == "true" else existing,
+        durable=value("durable", "true") == "true",
+        progress=value("progress", "auto"),
+        json=bool(namespace.get("json")),
+    )

@@ -1,0 +1,75 @@
+"""From options to a plan: the path that ``run`` and ``plan`` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gigatile.cli.inputs import check_image, check_model
+from gigatile.cli.options import RunOptions
+from gigatile.errors import UsageError
+
+if TYPE_CHECKING:
+    from gigatile.images.image import Image
+    from gigatile.plan.plan import Plan
+
+
+def make_plan(options: RunOptions) -> Plan:
+    """Open the image, load the model and plan; the heavy imports happen here, after all checks of words.
+
+    Raises
+    ------
+    UsageError
+        The image, the model and the options do not fit each other, or the budget is too small.
+    """
+    check_image(options.image)
+    check_model(options.model)
+    from gigatile.images.open import open as open_image
+    from gigatile.models.load import load_model
+    from gigatile.plan.build import plan
+    from gigatile.tiling.tiling import Tiling
+
+    image = open_image(options.image).select(channels=options.channels, level=options.level)
+    _check_lengths(options, image)
+    model = load_model(
+        options.model,
+        scale=options.scale,
+        mean=options.mean,
+        std=options.std,
+        activation=options.activation,
+        batch=options.batch,
+        device=options.device,
+        class_names=options.class_names,
+    )
+    tiling = Tiling(
+        tile=options.tile,
+        overlap=_or_auto(options.overlap),
+        margin=_or_auto(options.margin),
+        blend=options.blend,
+        border=options.border,
+        block=options.block,
+    )
+    return plan(
+        image,
+        model,
+        tiling,
+        output=options.output,
+        dtype=options.dtype,
+        mask=options.mask,
+        memory=options.memory,
+    )
+
+
+def _or_auto(value: int | None) -> Any:
+    return "auto" if value is None else value
+
+
+def _check_lengths(options: RunOptions, image: Image) -> None:
+    count = len(image.channels)
+    for name, numbers in (("--mean", options.mean), ("--std", options.std)):
+        if len(numbers) not in {0, 1, count}:
+            raise UsageError(
+                f"{name} for {options.image}",
+                expected=f"1 or {count} numbers, as many as channels are read ({', '.join(image.channels)})",
+                found=str(len(numbers)),
+                fix="Give one number a channel, or choose the channels with --channels.",
+            )
