@@ -1,0 +1,1 @@
+"""The result on disk: sharded OME-Zarr and its pyramid."""

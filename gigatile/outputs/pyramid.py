@@ -1,0 +1,142 @@
+"""Building one shard of a coarser level from the level below.
+
+::
+
+    level n - 1   ┌───┬───┐         level n   ┌───┐      pixel (r, c) covers (2r, 2c) ... (2r + 1, 2c + 1);
+                  │ a │ b │   ──▶             │ m │      at an odd edge only those that exist
+                  ├───┼───┤                   └───┘
+                  │ c │ d │         nearest: m = a       mean: m = mean of the valid ones of a, b, c, d
+                  └───┴───┘
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gigatile.errors import BlockError
+from gigatile.outputs.layout import ArrayLayout
+from gigatile.outputs.omezarr import Downsampling
+from gigatile.outputs.shard import ShardReceipt, ShardWriter
+from gigatile.tiling.region import Region
+
+
+def downsample_shard(
+    root: Path,
+    layouts: tuple[ArrayLayout, ...],
+    level: int,
+    row: int,
+    col: int,
+    *,
+    method: Downsampling,
+    durable: bool,
+) -> ShardReceipt:
+    """Write shard (`row`, `col`) of `level` from the shards of ``level - 1`` that lie below it, which must be
+    finished.
+
+    Memory bound
+    ------------
+    One row of chunks of the shard with all channels, and the 2 x 2 chunks below one of its chunks: stored,
+    decoded and, for the mean, three times as float64.
+
+    Parameters
+    ----------
+    root : Path
+        ``prediction.zarr`` with the metadata that `create_result` wrote.
+    layouts : tuple of ArrayLayout
+        Its levels.
+    level : int
+        At least 1.
+    row, col : int
+        Place in ``layouts[level].grid``.
+    method : {'nearest', 'mean'}
+        Nearest for classes and labels, mean for channels.
+    durable : bool
+        As in `ShardWriter`.
+
+    Raises
+    ------
+    BlockError
+        A chunk of the level below does not decode.
+    StorageError
+        The disk is full or the storage cannot be written.
+    """
+    import zarr  # here, so that importing gigatile stays light
+
+    layout, below = layouts[level], layouts[level - 1]
+    source = zarr.open_array(root / str(level - 1), mode="r")
+    box = layout.region(row, col)
+    path = root / str(level) / layout.shard_key(row, col)
+    with ShardWriter(path, layout, box.shape, durable) as writer:
+        for y0 in range(box.y0, box.y1, layout.chunk[0]):
+            band = Region(y0, box.x0, min(y0 + layout.chunk[0], box.y1), box.x1)
+            writer.write(_band(source, below, band, layout.chunk[1], method))
+        return writer.finish()
+
+
+def reduce(pixels: np.ndarray[Any, Any], fill: float, method: Downsampling) -> np.ndarray[Any, Any]:
+    """Halve the last two axes, rounding up.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (..., y, x), integer or float dtype
+        Pixels equal to `fill` are invalid.
+    fill : float
+        Value of invalid pixels; NaN is allowed for floats.
+    method : {'nearest', 'mean'}
+        The first of each 2 x 2, valid or not; or the mean of the valid ones, `fill` where there is none. The
+        sum is in float64, so the mean of equal float32 values is that value; integers are rounded half to
+        even.
+
+    Returns
+    -------
+    ndarray, shape (..., ceil(y / 2), ceil(x / 2)), dtype of `pixels`
+    """
+    if method == "nearest":
+        return pixels[..., ::2, ::2]
+    shape = (*pixels.shape[:-2], -(-pixels.shape[-2] // 2), -(-pixels.shape[-1] // 2))
+    total = np.zeros(shape, dtype=np.float64)
+    count = np.zeros(shape, dtype=np.uint8)
+    for quarter in (pixels[..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)):
+        valid = ~np.isnan(quarter) if math.isnan(fill) else quarter != fill
+        part = (..., slice(quarter.shape[-2]), slice(quarter.shape[-1]))
+        np.add(total[part], quarter, out=total[part], where=valid)
+        count[part] += valid
+    np.divide(total, count, out=total, where=count > 0)
+    if pixels.dtype.kind != "f":
+        np.rint(total, out=total)
+    total[count == 0] = fill
+    return total.astype(pixels.dtype)
+
+
+def _band(
+    source: Any, below: ArrayLayout, band: Region, chunk_cols: int, method: Downsampling
+) -> np.ndarray[Any, Any]:
+    """One row of chunks, shape (c, rows, width) or (rows, width), made chunk by chunk from `source`."""
+    lead = () if below.channels is None else (below.channels,)
+    result = np.empty((*lead, *band.shape), dtype=below.dtype)
+    for x0 in range(band.x0, band.x1, chunk_cols):
+        part = Region(band.y0, x0, band.y1, min(x0 + chunk_cols, band.x1))
+        doubled = Region(2 * part.y0, 2 * part.x0, 2 * part.y1, 2 * part.x1)
+        window = doubled.clipped(Region(0, 0, *below.shape)).slices()
+        cols = slice(part.x0 - band.x0, part.x1 - band.x0)
+        for channel in np.ndindex(*lead):
+            result[(*channel, slice(None), cols)] = reduce(
+                _read(source, (*channel, *window)), below.fill, method
+            )
+    return result
+
+
+def _read(source: Any, selection: tuple[int | slice, ...]) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(source[selection])
+    except (RuntimeError, ValueError, OSError) as error:
+        raise BlockError(
+            f"{source.store_path}: {selection}",
+            expected="chunks that decode",
+            found=repr(error),
+            fix="Run `gigatile verify` on the directory.",
+        ) from error
