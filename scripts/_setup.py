@@ -40,7 +40,7 @@ def ensure_python():
             os.execv(found, [found, *sys.argv])
     stop(
         f"needs Python {LEAST[0]}.{LEAST[1]} or newer; this is {sys.version.split()[0]} and no newer one is "
-        "on the PATH. Install one (python.org, your package manager or 'uv python install') and run this again."
+        "on the PATH. Install one (python.org, a package manager, 'uv python install') and run this again."
     )
 
 

@@ -37,10 +37,10 @@ RADIUS_PX = max(FINE_RADIUS_PX, WIDE_RADIUS_PX)
 
 LOCAL_SHARE = 0.75
 """How much of the haematoxylin around a pixel counts as its background."""
-NUCLEUS_ABOVE, NUCLEUS_SLOPE = 0.18, 20.0
+NUCLEUS_ABOVE, NUCLEUS_SLOPE = 0.18, 60.0
 EOSIN_VETO = 2.0
 """Dense eosin also unmixes to some DAB; real DAB unmixes to no eosin (it comes out negative)."""
-BROWN_ABOVE, BROWN_SLOPE = 0.5, 6.0
+BROWN_ABOVE, BROWN_SLOPE = 0.5, 3.0
 BACKGROUND_BELOW, BACKGROUND_SLOPE = 0.25, 20.0
 """Summed optical density below which there is glass: unstained areas of the pictures lie at 0.07 to 0.2."""
 CLASSES = ("background", "tissue", "brown", "nucleus")
