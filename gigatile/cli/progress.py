@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol, TextIO
 
 from gigatile.cli.tally import STAGES, Snapshot, Tally
-from gigatile.events import BlockFinished, Event, RunEnded, TilesInferred
+from gigatile.events import BlockFinished, Event, PhaseStarted, RunEnded, TilesInferred
 from gigatile.units import format_bytes, format_seconds
 
 Clock = Callable[[], float]
@@ -87,9 +87,9 @@ class PlainDisplay:
     def __call__(self, event: Event) -> None:
         """Show a line if the last one is long enough ago."""
         with self._lock:
+            lines = [phase_ended(self._tally.snapshot(), event), self._failures.line(event)]
             self._tally.add(event)
-            line = self._failures.line(event)
-            if line:
+            for line in filter(None, lines):
                 write_now(self._stream, f"gigatile: {line}\n")
             now = self._clock()
             if now >= self._due or isinstance(event, RunEnded):
@@ -212,9 +212,17 @@ def memory(state: Snapshot, memory_bytes: int) -> str:
 
 def stages(state: Snapshot) -> str:
     """``read 9 %  infer 83 %  blend 3 %  write 5 %``."""
-    return "  ".join(
-        f"{stage} {100 * state.shares[stage]:.0f} %" for stage in STAGES if stage in state.shares
-    )
+    shares = {stage: share for stage in STAGES if (share := state.shares.get(stage, 0.0)) > 0}
+    return "  ".join(f"{stage} {100 * share:.0f} %" for stage, share in shares.items())
+
+
+def phase_ended(before: Snapshot, event: Event) -> str:
+    """What to leave behind of the prediction when the next phase starts; nothing for all other events."""
+    if not isinstance(event, PhaseStarted) or before.phase != "predict":
+        return ""
+    took = f"{before.pixels_total / 1e6:,.1f} Mpx in {format_seconds(before.phase_seconds)}"
+    verdict = f", {before.verdict}" if before.verdict else ""
+    return f"predict: {before.blocks_done} of {before.blocks_total} blocks, {took}{verdict}"
 
 
 def write_now(stream: TextIO, text: str) -> None:
@@ -224,5 +232,8 @@ def write_now(stream: TextIO, text: str) -> None:
     except OSError:  # io.UnsupportedOperation: a stream in memory
         stream.write(text)
         return
-    stream.flush()
-    os.write(descriptor, text.encode())
+    try:
+        stream.flush()
+        os.write(descriptor, text.encode())
+    except BrokenPipeError:
+        return  # whoever read along has left; the run goes on

@@ -23,9 +23,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gigatile.cli.progress import Failures, MemoryGauge, eta, memory, stages
+from gigatile.cli.progress import Failures, MemoryGauge, eta, memory, phase_ended, stages
 from gigatile.cli.tally import Snapshot, Tally
-from gigatile.events import Event, PhaseStarted, RunStarted
+from gigatile.events import Event, RunStarted
 from gigatile.units import format_bytes, format_seconds
 
 
@@ -48,12 +48,9 @@ class RichDisplay:
     def __call__(self, event: Event) -> None:
         """Take an event into account; the next frame shows it."""
         with self._lock:
-            if isinstance(event, PhaseStarted) and self._tally.snapshot().phase:
-                ended = _phase_line(self._tally.snapshot())
-            else:
-                ended = ""
+            ended = phase_ended(self._tally.snapshot(), event)
+            line = self._failures.line(event)
             self._tally.add(event)
-        line = self._failures.line(event)
         if isinstance(event, RunStarted):
             self._live.start()
         # Outside the lock: printing redraws the frame, which takes it.
@@ -77,10 +74,6 @@ class RichDisplay:
             state = self._tally.snapshot()
             used = self._memory.bytes()
         return frame(state, used, self._notice)
-
-
-def _phase_line(state: Snapshot) -> str:
-    return f"{state.phase}: {state.blocks_done} of {state.blocks_total} blocks"
 
 
 def frame(state: Snapshot, memory_bytes: int, notice: str = "") -> RenderableType:

@@ -13,6 +13,8 @@ STAGES = ("read", "infer", "blend", "write")
 WINDOW_SECONDS = 20.0
 """How far back the current speed looks at least; further where blocks are slow."""
 SAMPLE_SECONDS = 0.25
+ALMOST = 0.99
+"""As far as an estimate can take the bar while blocks are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,9 @@ class Snapshot:
     eta_seconds: float | None = None
     """Until the end of this phase; None while nothing has moved yet."""
     elapsed_seconds: float = 0.0
+    """Since the run began."""
+    phase_seconds: float = 0.0
+    """Since the phase began."""
     peak_rss_bytes: int = 0
     """Highest that a process that finished a block has told."""
     budget_bytes: int = 0
@@ -112,6 +117,7 @@ class Tally:
             pixels_per_second=max(self._pixels_done() - pixels_then, 0.0) / seconds,
             eta_seconds=0.0 if self._ended else eta,
             elapsed_seconds=now - self._started,
+            phase_seconds=now - self._phase_started,
             peak_rss_bytes=self._peak,
             budget_bytes=self._run.budget_bytes,
             shares={stage: self._busy[stage] / busy for stage in STAGES} if busy > 0 else {},
@@ -156,10 +162,9 @@ class Tally:
             reached = before + (1 - before) * min(self._pixels_done() / mine, 1.0)
         else:
             reached = before + self._done / total
-        if self._done >= self._todo:
-            reached = 1.0
+        reached = 1.0 if self._done >= self._todo else min(reached, ALMOST)
         # In flight is an estimate; what has been shown is not taken back.
-        self._furthest = max(self._furthest, min(reached, 1.0))
+        self._furthest = max(self._furthest, reached)
         return self._furthest
 
     def _pixels_done(self) -> float:
