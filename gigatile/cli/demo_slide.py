@@ -82,13 +82,13 @@ def _field(rng: np.random.Generator, cells: int, sigma: float) -> Reals:
 
 
 def _plane() -> NDArray[np.uint32]:
-    from skimage import data, transform  # only the demo needs scikit-image
+    from PIL import Image  # only the demo needs Pillow and scikit-image
+    from skimage import data
 
     picture = data.immunohistochemistry()
     side = picture.shape[0] * _ZOOM
-    large = transform.resize(picture, (side, side, 3), order=3, mode="symmetric", preserve_range=True)
     cell = np.zeros((side, side, 4), np.uint8)
-    cell[..., :3] = np.clip(np.rint(large), 0, 255)
+    cell[..., :3] = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
     cell = np.concatenate([cell, cell[::-1]], axis=0)
     cell = np.concatenate([cell, cell[:, ::-1]], axis=1)
     return np.ascontiguousarray(cell).view(np.uint32).reshape(-1)
