@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from gigatile.cli.options import read_options, run_parser
 from gigatile.cli.parser import emit, emit_json
+
+if TYPE_CHECKING:
+    from gigatile.plan.build import Executor
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,8 +19,19 @@ def main(argv: Sequence[str]) -> int:
     from gigatile.cli.request import make_plan
 
     plan = make_plan(options)
+    if options.executor != "threads" or options.workers is not None:
+        from gigatile.plan.build import fitted
+
+        # Who does the work decides what --memory is shared by; `run` fits its plan in the same way.
+        plan = fitted(plan, _kind(options.executor), options.workers)
     if options.json:
         emit_json(plan.to_json())
     else:
         emit(str(plan))
     return 0
+
+
+def _kind(executor: str) -> Executor:
+    if executor == "threads":
+        return "threads"
+    return "processes" if executor == "processes" else "cluster"
