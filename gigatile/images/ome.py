@@ -30,7 +30,7 @@ class OmePixels:
 
 
 def read_ome(xml: str) -> OmePixels:
-    """Interpret an OME-XML; what cannot be understood becomes a note, since the pixels do not depend on it."""
+    """Interpret an OME-XML; what cannot be understood becomes a note: the pixels do not depend on it."""
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:

@@ -73,9 +73,8 @@ def _pixel_size(tif: Any, page: Any, kind: str, ome: OmePixels) -> tuple[PixelSi
     if stated is None:
         return tagged, notes
     if tagged and (abs(tagged.x / stated.x - 1) > _AGREE or abs(tagged.y / stated.y - 1) > _AGREE):
-        found = f"{tagged.y:.4g} x {tagged.x:.4g} um"
-        return stated, (f"the resolution tags say {found} a pixel, the metadata {stated.y:.4g} x {stated.x:.4g} um: "
-                        "the metadata count",)  # fmt: skip
+        other, own = (f"{size.y:.4g} x {size.x:.4g} um" for size in (tagged, stated))
+        return stated, (f"the resolution tags say {other} a pixel, the metadata {own}: the metadata count",)
     return stated, ()
 
 
@@ -88,9 +87,7 @@ def _resolution(page: Any) -> tuple[PixelSize | None, tuple[str, ...]]:
     y, x = (unit / side for side in sides)
     low, high = _MICROSCOPE_UM
     if not (low <= y <= high and low <= x <= high):
-        return None, (
-            f"the resolution tags say {y:.4g} x {x:.4g} um a pixel, which no microscope has: left aside",
-        )
+        return None, (f"the resolution tags say {y:.4g} x {x:.4g} um a pixel, which no microscope has: left aside",)
     return PixelSize(y, x), ()
 
 
@@ -141,9 +138,7 @@ def _page_notes(page: Any) -> tuple[str, ...]:
         notes.append("pixels are YCbCr: values are as stored")
     orientation = page.tags.valueof(_ORIENTATION) or 1
     if orientation != 1:
-        notes.append(
-            f"the orientation tag is {int(orientation)}: pixels are as stored, neither turned nor flipped"
-        )
+        notes.append(f"the orientation tag is {int(orientation)}: pixels are as stored, neither turned nor flipped")
     return tuple(notes)
 
 

@@ -57,8 +57,8 @@ def find_pages(tif: Any, path: str) -> Pages:
                 path,
                 expected="SVS, NDPI, OME-TIFF, GeoTIFF or a plain TIFF",
                 found=name,
-                fix="The optional readers for other vendors' formats are not there yet: convert it to OME-TIFF "
-                "(`bfconvert`, or `vips tiffsave --tile --pyramid`).",
+                fix="The optional readers for other vendors' formats are not there yet: convert it to "
+                "OME-TIFF (`bfconvert`, or `vips tiffsave --tile --pyramid`).",
             )
     if not len(tif.pages):
         raise ImageError(path, expected="a TIFF with an image", found="no page", fix="Fetch it again.")

@@ -1,0 +1,139 @@
+"""From a path or an array to an `Image`: the content decides which reader is used, not the name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gigatile.errors import ImageError, UsageError
+from gigatile.images.file import PositionalFile
+from gigatile.images.image import Image
+from gigatile.images.info import Source
+from gigatile.images.memory import ArraySource, DaskSource
+from gigatile.images.picture import JPEG_MAGIC, PNG_MAGIC, PictureSource
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_NOT_YET = (
+    (b"\0\0\0\x0cjP", "JPEG 2000 (JP2)"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 code stream"),
+    (b"<VRTDataset", "a GDAL virtual raster (VRT)"),
+    (b"\x89HDF", "HDF5 or NetCDF 4"),
+    (b"CDF", "NetCDF"),
+    (b"ZISRAWFILE", "Zeiss CZI"),
+    (b"BM", "BMP"),
+    (b"GIF8", "GIF"),
+    (b"RIFF", "WebP or another RIFF file"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x93NUMPY", "a numpy file (in Python: `gigatile.open(numpy.load(path))`)"),
+)
+"""First bytes of formats that need an optional reader or a conversion."""
+_NOT_YET_SUFFIXES = {
+    ".mrxs": "MIRAX",
+    ".vms": "Hamamatsu VMS",
+    ".vmu": "Hamamatsu VMU",
+    ".vsi": "Olympus VSI",
+}
+"""Formats whose first bytes are those of something else, because the file is only an index or a thumbnail."""
+_CONVERT = (
+    "The optional readers are not there yet: convert it to a tiled, pyramidal TIFF "
+    "(`gdal_translate -of COG`, `vips tiffsave --tile --pyramid`, `bfconvert`)."
+)
+
+
+def open(target: str | Path | Any, *, axes: str | None = None) -> Image:
+    """Open an image lazily.
+
+    Parameters
+    ----------
+    target : str, Path, numpy or dask array
+        A TIFF of any kind, a PNG or JPEG, the directory of a Zarr array or OME-Zarr image; or an array.
+    axes : str, optional
+        For arrays and Zarr: ``"yx"``, ``"cyx"``, ``"yxc"``; other formats say it themselves.
+
+    Raises
+    ------
+    ImageError
+        There is no such file, or it cannot be read as one plane of channels.
+    """
+    return Image(open_source(target, axes))
+
+
+def open_source(target: str | Path | Any, axes: str | None = None) -> Source:
+    """The reader for a path or an array.
+
+    Raises
+    ------
+    ImageError
+        As for `open`.
+    UsageError
+        The target is neither a path nor an array, or `axes` is given for a file that states its own.
+    """
+    if isinstance(target, np.ndarray):
+        return ArraySource(target, axes)
+    if "dask.array" in sys.modules and isinstance(target, sys.modules["dask.array"].Array):
+        return DaskSource(target, axes)  # whoever holds a dask array has imported dask
+    if not isinstance(target, str | Path):
+        raise UsageError(
+            "image",
+            expected="a path, a numpy array or a dask array",
+            found=type(target).__name__,
+            fix="For a zarr.Array give the path of its directory, or dask.array.from_zarr(array).",
+        )
+    path = Path(target)
+    if not path.exists():
+        raise _missing(str(target))
+    if path.is_dir():
+        return _open_directory(path, axes)
+    if axes is not None:
+        raise UsageError(str(target), found=f"axes={axes!r}", expected="no axes: the file states its own")
+    return _open_file(path)
+
+
+def _open_directory(path: Path, axes: str | None) -> Source:
+    from gigatile.images.zarr import ZarrSource
+
+    if not (path / "zarr.json").exists() and next(path.glob("*.dcm"), None):
+        raise ImageError(str(path), expected="an image", found="a directory of DICOM files", fix=_CONVERT)
+    return ZarrSource(path, axes)
+
+
+def _open_file(path: Path) -> Source:
+    file = PositionalFile(path)
+    head = file.read(0, min(file.size, 132))
+    vendor = _NOT_YET_SUFFIXES.get(path.suffix.lower())
+    if vendor:
+        raise ImageError(str(path), expected="a format with a reader", found=vendor, fix=_CONVERT)
+    if head.startswith(_TIFF_MAGIC):
+        from gigatile.images.tiff import TiffSource
+
+        return TiffSource(path)
+    if head.startswith((PNG_MAGIC, JPEG_MAGIC)):
+        return PictureSource(path)
+    found = next((name for magic, name in _NOT_YET if head.startswith(magic)), "")
+    if head[128:132] == b"DICM":
+        found = "DICOM"
+    if found:
+        raise ImageError(str(path), expected="a format with a reader", found=found, fix=_CONVERT)
+    raise ImageError(
+        str(path),
+        expected="a TIFF, PNG, JPEG or Zarr image",
+        found=f"a file that begins with {head[:8]!r}",
+        fix="Check that this is the image; if it is, convert it with `gdal_translate` or `vips tiffsave`.",
+    )
+
+
+def _missing(target: str) -> ImageError:
+    """Why a path that does not exist cannot be opened."""
+    if "://" in target:
+        scheme = target.split("://", 1)[0]
+        fix = "Object stores and URLs are not read yet: copy the image to a local disk."
+        return ImageError(f"{scheme}://...", expected="a local path", found="a URL", fix=fix)
+    parts = target.split("+")
+    if len(parts) > 1 and Path(parts[0]).exists():
+        fix = "Stack the files into one, for instance with `gdal_merge.py -separate`."
+        return ImageError(target, found="several files, which are not stacked yet", fix=fix)
+    return ImageError(target, expected="an image", found="no such file or directory", fix="Check the path.")

@@ -1,0 +1,243 @@
+"""Zarr v2 and v3: plain arrays, and OME-Zarr 0.4 and 0.5 images.
+
+::
+
+    image.ome.zarr/   group: axes, datasets, scale         unit = a chunk, or small chunks together;
+      0/              level 0: chunks, perhaps in shards           of a shard its inner chunk
+      1/              level 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gigatile.errors import BlockError, GigatileError, ImageError
+from gigatile.images.axes import AxisOrder, order_axes, require_numbers
+from gigatile.images.decode_units import chunk_span, is_reduction, make_level, refuse_giant
+from gigatile.images.file import PositionalFile, sampled_digest
+from gigatile.images.info import ImageInfo, Level
+from gigatile.images.zarr_info import (
+    Attributes,
+    axis_names,
+    channel_names,
+    crs_of,
+    multiscale,
+    ngff_pixel_size,
+    nodata_of,
+    transform_of,
+    transform_pixel_size,
+)
+from gigatile.units import PixelSize
+
+Pixels = np.ndarray[Any, Any]
+METADATA_FILES = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
+_SAMPLED_OBJECTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The arrays of an image and the attributes of the group that holds them."""
+
+    arrays: list[Any]
+    group: Attributes
+    image: Mapping[str, Any] | None
+    """The NGFF multiscale, for OME-Zarr."""
+    notes: tuple[str, ...] = ()
+
+
+class ZarrSource:
+    """Reader of one Zarr array or OME-Zarr image in a local directory.
+
+    Parameters
+    ----------
+    path : str or Path
+        The directory of the array or of the group.
+    axes : str, optional
+        Such as ``"cyx"``; overrides what the metadata say.
+
+    Raises
+    ------
+    ImageError
+        There is no such array, or it is not one plane of channels.
+    """
+
+    def __init__(self, path: str | Path, axes: str | None = None) -> None:
+        self._path, self._axes = str(path), axes
+        try:
+            found = _open(self._path)
+            self._info, self._arrays, self._orders = _describe(self._path, axes, found)
+        except GigatileError:
+            raise
+        except Exception as error:  # damaged metadata can fail in any line of a parser
+            raise ImageError(
+                self._path,
+                expected="a Zarr array or OME-Zarr image",
+                found=f"{type(error).__name__}: {error}",
+                fix="Give the directory that holds zarr.json, .zarray or .zgroup.",
+            ) from error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._path, self._axes)
+
+    @property
+    def info(self) -> ImageInfo:
+        """What the metadata say."""
+        return self._info
+
+    def decode(self, level: int, row: int, col: int) -> Pixels:
+        """Read and decode one unit: see `Source.decode`. Chunks that are not stored are the fill value."""
+        grid, array, order = self._info.levels[level], self._arrays[level], self._orders[level]
+        ys = slice(grid.edges_y[row], grid.edges_y[row + 1])
+        xs = slice(grid.edges_x[col], grid.edges_x[col + 1])
+        try:
+            window = order.arrange(np.asarray(array[order.index(ys, xs)]))
+        except Exception as error:  # every codec and store has its own exceptions
+            first = tuple(span.start for span in chunk_span(grid, row, col))
+            raise BlockError(
+                f"{self._path}, level {level} (array {array.path!r}), chunk row and column from {first}, "
+                f"pixels {ys.start}:{ys.stop}, {xs.start}:{xs.stop}",
+                expected="chunks that decode",
+                found=f"{type(error).__name__}: {error}",
+                fix="The chunk is damaged: fetch it again or restore it.",
+            ) from error
+        return np.ascontiguousarray(window, self._info.dtype)
+
+    def chunks_in(self, level: int, row: int, col: int) -> int:
+        """Number of chunks of the grid in a unit; whether each is stored only the store could say."""
+        rows, cols = chunk_span(self._info.levels[level], row, col)
+        array, order = self._arrays[level], self._orders[level]
+        deep = 1 if order.c is None else ceil(array.shape[order.c] / array.chunks[order.c])
+        return len(rows) * len(cols) * deep
+
+    def identity(self) -> Mapping[str, str | int]:
+        """Digest of the metadata documents and of 16 stored objects, and how many objects there are."""
+        root = Path(self._path)
+        folders = [root / array.path for array in self._arrays] if self._info.format == "ome-zarr" else [root]
+        digest = sha256()
+        for folder in dict.fromkeys([root, *folders]):
+            for name in METADATA_FILES:
+                if (folder / name).is_file():
+                    digest.update(f"{folder.relative_to(root)}/{name}\n".encode())
+                    digest.update((folder / name).read_bytes())
+        objects = sorted({path for folder in folders for path in _objects(folder)})
+        for i in sorted({len(objects) * k // _SAMPLED_OBJECTS for k in range(_SAMPLED_OBJECTS)} if objects else ()):
+            size = objects[i].stat().st_size
+            digest.update(f"{objects[i].relative_to(root)} {size}\n".encode())
+            if size:
+                digest.update(sampled_digest(PositionalFile(objects[i]).read, size).encode())
+        return {"objects": len(objects), "sha256": digest.hexdigest()}
+
+
+def _objects(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.name not in METADATA_FILES and path.is_file())
+
+
+def _open(path: str) -> _Found:
+    """The arrays of the image at a path, full resolution first."""
+    import zarr
+
+    if not Path(path).is_dir():
+        raise ImageError(path, expected="a Zarr directory", found="no such directory", fix="Check the path.")
+    if not any((Path(path) / name).is_file() for name in METADATA_FILES):
+        raise ImageError(
+            path,
+            expected="a Zarr array or OME-Zarr image",
+            found="a directory without zarr.json, .zarray or .zgroup",
+            fix="Give an image file, or the directory of the array itself.",
+        )
+    node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Array):
+        return _Found([node], {}, None)
+    attributes = node.attrs.asdict()
+    if "bioformats2raw.layout" in {**attributes, **(attributes.get("ome") or {})}:
+        node = node["0"]
+        found = _image_in(node, node.attrs.asdict(), path)
+        note = "a collection of bioformats2raw: its first image, 0, is read"
+        return _Found(found.arrays, found.group, found.image, (*found.notes, note))
+    return _image_in(node, attributes, path)
+
+
+def _image_in(node: Any, attributes: Attributes, path: str) -> _Found:
+    image, notes = multiscale(attributes, path)
+    if image is not None:
+        arrays = [node[dataset["path"]] for dataset in image["datasets"]]
+        return _Found(arrays, attributes, image, notes)
+    members = sorted(node.arrays())
+    if len(members) == 1:
+        return _Found([members[0][1]], attributes, None)
+    names = ", ".join(name for name, _ in members[:8]) or "none"
+    raise ImageError(
+        path,
+        expected="an array, or a group with OME-Zarr metadata",
+        found=f"a group with arrays: {names}",
+        fix=f"Give the path of one array, for instance {Path(path).name}/{members[0][0]}."
+        if members
+        else "Give the directory of an image.",
+    )
+
+
+def _describe(path: str, axes: str | None, found: _Found) -> tuple[ImageInfo, list[Any], list[AxisOrder]]:
+    """Metadata, and the arrays that are levels with the order of their axes."""
+    base = found.arrays[0]
+    attributes = base.attrs.asdict()
+    names = axes or (axis_names(found.image) if found.image else None) or _array_axes(base, attributes)
+    order = order_axes(base.shape, names, path)
+    dtype = require_numbers(np.dtype(base.dtype), path)
+    count = order.channels(base.shape)
+    levels, arrays, notes = _levels(path, found, order, dtype.itemsize * count)
+    crs = crs_of(found.group, attributes)
+    transform, transform_notes = transform_of(attributes, found.group)
+    size: PixelSize | None = None
+    size_notes: tuple[str, ...] = ()
+    if found.image is not None and names:
+        size, size_notes = ngff_pixel_size(found.image, [n.lower() for n in names], crs or transform)
+        if size is not None and transform is not None:
+            size = transform_pixel_size(transform, size.unit)
+    info = ImageInfo(
+        path=path,
+        format="zarr" if found.image is None else "ome-zarr",
+        dtype=dtype,
+        channels=channel_names(found.group, count),
+        levels=tuple(levels),
+        pixel_size=size,
+        crs=crs,
+        transform=transform,
+        nodata=nodata_of(base.fill_value, found.group, attributes),
+        notes=(*found.notes, *notes, *transform_notes, *size_notes, *([order.note] if order.note else [])),
+    )
+    return info, arrays, [order] * len(arrays)
+
+
+def _levels(path: str, found: _Found, order: AxisOrder, pixel_bytes: int) -> tuple[list[Level], list[Any], list[str]]:
+    """The arrays that are reductions of the first, each smaller than the last; notes on the others."""
+    base = found.arrays[0]
+    full = (base.shape[order.y], base.shape[order.x])
+    levels: list[Level] = []
+    arrays: list[Any] = []
+    notes: list[str] = []
+    for array in found.arrays:
+        same = array.ndim == base.ndim and array.dtype == base.dtype
+        shape = (array.shape[order.y], array.shape[order.x]) if same else (0, 0)
+        if arrays:
+            fits = is_reduction(full, shape) and is_reduction(levels[-1].shape, shape)
+            if not same or not fits or order.channels(array.shape) != order.channels(base.shape):
+                notes.append(f"array {array.path!r} ({array.shape}, {array.dtype}) is no reduction of level 0")
+                continue
+        chunk = (array.chunks[order.y], array.chunks[order.x])
+        refuse_giant(f"{path}, array {array.path!r}", (min(chunk[0], shape[0]), min(chunk[1], shape[1])))
+        levels.append(make_level(shape, full, chunk, pixel_bytes))
+        arrays.append(array)
+    return levels, arrays, notes
+
+
+def _array_axes(array: Any, attributes: Attributes) -> Sequence[str] | None:
+    """Names of the axes of a plain array: Zarr v3's dimension names, or xarray's attribute."""
+    names = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
+    return [str(name) for name in names] if names and all(names) else None
