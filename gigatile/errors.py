@@ -45,9 +45,7 @@ class GigatileError(Exception):
         return _rebuild, (type(self), self.where, self.expected, self.found, self.fix)
 
 
-def _rebuild(
-    kind: type[GigatileError], where: str, expected: str, found: str, fix: str
-) -> GigatileError:
+def _rebuild(kind: type[GigatileError], where: str, expected: str, found: str, fix: str) -> GigatileError:
     return kind(where, expected=expected, found=found, fix=fix)
 
 

@@ -1,0 +1,1 @@
+"""One block: read, infer, stitch, write; and the lazy `map_overlap`."""

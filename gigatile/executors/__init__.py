@@ -1,0 +1,1 @@
+"""Where blocks run: threads here, processes, a Dask cluster. They know keys and a function, no images."""

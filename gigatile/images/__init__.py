@@ -1,0 +1,1 @@
+"""Lazy images: one `Image` over a reader per format."""

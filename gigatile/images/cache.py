@@ -1,8 +1,8 @@
 """Decoded units, kept while they will be needed again and evicted by next use.
 
-When the order of the reads is known, the best unit to evict is the one whose next use is furthest away (Belady,
-"A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal 5(2), 1966). The cache
-does not know blocks: it asks a `Schedule`.
+When the order of the reads is known, the best unit to evict is the one whose next use is furthest away
+(Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal 5(2), 1966).
+The cache does not know blocks: it asks a `Schedule`.
 """
 
 from __future__ import annotations

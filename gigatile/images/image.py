@@ -23,12 +23,15 @@ import numpy as np
 from gigatile.errors import ImageError, UsageError
 from gigatile.images.cache import Key, Schedule, UnitCache
 from gigatile.images.info import ImageInfo, Level, Source, Transform
+from gigatile.machine import available_cores
 from gigatile.tiling.border import Border
 from gigatile.tiling.region import Region
 from gigatile.units import PixelSize
 
 Pixels = np.ndarray[Any, Any]
 DEFAULT_CACHE_BYTES = 64 * 2**20
+IN_FLIGHT_BYTES = 32 * 2**20
+"""Units decoded ahead while a window is read, unless one alone is larger."""
 REFLECT = Border("reflect")
 
 
@@ -39,7 +42,7 @@ class Image:
 
     Memory bound
     ------------
-    `cache.budget_bytes` of decoded units, plus twice the number of cores of units while a window is read.
+    `cache.budget_bytes` of decoded units, and `IN_FLIGHT_BYTES` (or one unit, if larger) a window being read.
     """
 
     def __init__(self, source: Source, *, channels: tuple[int, ...] | None = None, level: int = 0) -> None:
@@ -213,9 +216,7 @@ class Image:
             out[...] = border.value
             return out
         inside_y, inside_x = rows[rows >= 0], cols[cols >= 0]
-        hull = Region(
-            int(inside_y.min()), int(inside_x.min()), int(inside_y.max()) + 1, int(inside_x.max()) + 1
-        )
+        hull = Region(int(inside_y.min()), int(inside_x.min()), int(inside_y.max()) + 1, int(inside_x.max()) + 1)
         pixels = self._inside(hull, level, channels)
         # One axis at a time: two small gathers instead of one over all pairs of indices.
         wide = np.take(pixels, np.maximum(cols - hull.x0, 0), axis=2)
@@ -253,7 +254,8 @@ class Image:
         ahead: list[tuple[Key, Future[Pixels]]] = []
         waiting = iter(keys)
         pool = decode_pool()
-        for key in islice(waiting, 2 * _cores()):
+        fit = max(IN_FLIGHT_BYTES // self.unit_bytes(keys[0][0]), 1)
+        for key in islice(waiting, min(2 * available_cores(), fit)):
             ahead.append((key, pool.submit(self.cache.get, key, self._decode)))
         while ahead:
             key, future = ahead.pop(0)
@@ -275,7 +277,7 @@ class Image:
         if nodata is not None and not np.isnan(nodata):
             equal = (pixels == nodata).all(axis=0)
             invalid = equal if invalid is None else equal | invalid
-        return None if invalid is None else ~invalid
+        return None if invalid is None else np.logical_not(invalid)
 
     def _channel_index(self, channel: int | str) -> int:
         names = self.info.channels
@@ -307,6 +309,12 @@ class DecodeCounter:
         with self._lock:
             self.chunks += chunks
 
+    def take(self) -> int:
+        """The count since the last call, so that the sum over all calls is exact whoever calls."""
+        with self._lock:
+            chunks, self.chunks = self.chunks, 0
+            return chunks
+
 
 def chunks_total(level: Level) -> int:
     """Stored chunks of a level, decoded or not."""
@@ -318,10 +326,6 @@ def _rebuild(source: Source, channels: tuple[int, ...], level: int) -> Image:
     return Image(source, channels=channels, level=level)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _POOLS: dict[int, ThreadPoolExecutor] = {}
 _POOLS_LOCK = threading.Lock()
 
@@ -331,5 +335,5 @@ def decode_pool() -> ThreadPoolExecutor:
     with _POOLS_LOCK:
         pool = _POOLS.get(os.getpid())
         if pool is None:
-            pool = _POOLS[os.getpid()] = ThreadPoolExecutor(_cores(), thread_name_prefix="gigatile-decode")
+            pool = _POOLS[os.getpid()] = ThreadPoolExecutor(available_cores(), thread_name_prefix="gigatile-decode")
         return pool

@@ -1,0 +1,1 @@
+"""Models: one protocol over ONNX files and Python callables, and the values that go in and out."""

@@ -1,0 +1,1 @@
+"""One execution in a run directory: ledger, resume, verify, report."""

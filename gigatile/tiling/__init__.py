@@ -1,0 +1,1 @@
+"""Geometry: regions, tiles, blocks, weights, borders. Imports nothing but numpy."""

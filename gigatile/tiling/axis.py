@@ -80,6 +80,11 @@ class Axis:
         last = min(-(-(stop + self.reach) // self.stride), self.count)
         return range(first, max(last, first))
 
+    def reads(self, start: int, stop: int) -> tuple[int, int]:
+        """Pixels inside the image that the tiles covering ``[start, stop)`` read (mirrored ones lie inside)."""
+        tiles = self.covering(start, stop)
+        return max(self.read(tiles[0])[0], 0), min(self.read(tiles[-1])[1], self.size)
+
     def fresh(self, index: int) -> int:
         """First pixel of the support of tile `index` that no earlier tile covers."""
         return 0 if index == 0 else self.support(index - 1)[1]

@@ -105,9 +105,7 @@ class Tiling:
             raise ValueError("Tiling.grid: resolve the tiling first")
         halo = self.overlap // 2
         reach = 0 if self.blend == "trim" else halo - self.margin
-        axes = [
-            Axis(size, tile, halo, reach, self.blend) for size, tile in zip(shape, self.tile_yx, strict=True)
-        ]
+        axes = [Axis(size, tile, halo, reach, self.blend) for size, tile in zip(shape, self.tile_yx, strict=True)]
         return Grid(*axes)
 
     @property

@@ -1,0 +1,178 @@
+"""One block from source pixels to a shard on disk: what a lane does."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gigatile.engine.pipes import Clock, WriteBehind
+from gigatile.engine.region import Inference, Progress, Tally, infer_region
+from gigatile.engine.schedule import ReadSchedule
+from gigatile.errors import BlockError
+from gigatile.machine import peak_resident_bytes
+from gigatile.outputs.pyramid import downsample_shard
+from gigatile.outputs.shard import ShardReceipt, ShardWriter
+from gigatile.plan.plan import Plan
+from gigatile.tiling.region import Region
+
+Array = np.ndarray[Any, Any]
+Status = Literal["done", "empty", "failed"]
+
+
+class BlockKey(NamedTuple):
+    """A block of the prediction (level 0), or of a level of its pyramid."""
+
+    level: int
+    row: int
+    col: int
+
+    def __str__(self) -> str:
+        return f"{self.level}/{self.row}/{self.col}"
+
+    @classmethod
+    def parse(cls, text: str) -> BlockKey:
+        """The inverse of ``str``."""
+        level, row, col = text.split("/")
+        return cls(int(level), int(row), int(col))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecord:
+    """What happened to one block."""
+
+    block: BlockKey
+    status: Status
+    pixels: int
+    """Pixels of its level inside the block."""
+    nbytes: int = 0
+    digest: str = ""
+    """sha256 of the shard's bytes; empty where there is no file."""
+    tiles: int = 0
+    """Tiles inferred."""
+    skipped: int = 0
+    """Tiles without a pixel to keep."""
+    chunks_decoded: int = 0
+    """Source chunks that this process decoded since its last record."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Busy seconds by stage."""
+    peak_rss_bytes: int = 0
+    error: str = ""
+    """One paragraph."""
+    trace: str = ""
+    """The traceback behind it."""
+
+
+class BlockEngine:
+    """Runs the blocks of one plan in this process, several at a time if several threads call it.
+
+    Memory bound
+    ------------
+    What the plan projected for its lanes and its cache; see `gigatile.plan.memory`.
+    """
+
+    def __init__(self, plan: Plan, root: Path, *, durable: bool, pending: npt.NDArray[np.bool_]) -> None:
+        self._plan, self._root, self._durable = plan, root, durable
+        level = plan.image.levels[plan.image.level]
+        self._schedule = ReadSchedule(plan.grid, plan.blocks, level, pending)
+        plan.image.use_cache(plan.memory.cache_bytes, self._schedule)
+        self._border = plan.tiling.parsed_border
+        self._inference = Inference(
+            grid=plan.grid,
+            model=plan.model,
+            channels_out=plan.trial.channels_out,
+            dtype=plan.trial.dtype,
+            batch=plan.batch,
+            pads_batches=plan.batch_changes_bits or plan.model.model.fixed_batch is not None,
+        )
+
+    def run(self, key: BlockKey, stop: Event, on_tiles: Callable[[int], None]) -> BlockRecord:
+        """Compute and store one block.
+
+        Returns
+        -------
+        BlockRecord
+            ``failed``, with the reason, if the model or the source is at fault.
+
+        Raises
+        ------
+        StorageError
+            The result cannot be written: the run has to stop.
+        Cancelled
+            `stop` was set; nothing of the block remains.
+        """
+        clock, tally = Clock(), Tally()
+        layout = self._plan.layouts[key.level]
+        pixels = layout.region(key.row, key.col).pixels
+        progress = Progress(clock, tally, stop, on_tiles)
+        try:
+            receipt = self._predict(key, progress) if key.level == 0 else self._downsample(key, clock)
+        except BlockError as error:
+            trace = "".join(traceback.format_exception(error))
+            return BlockRecord(key, "failed", pixels, seconds=clock.seconds, error=str(error), trace=trace)
+        finally:
+            self._schedule.finished(key.row, key.col)
+        return BlockRecord(
+            block=key,
+            status="empty" if receipt.empty else "done",
+            pixels=pixels,
+            nbytes=receipt.nbytes,
+            digest=receipt.digest,
+            tiles=tally.tiles,
+            skipped=tally.skipped,
+            chunks_decoded=self._plan.image.counter.take(),
+            seconds={name: round(value, 4) for name, value in clock.seconds.items()},
+            peak_rss_bytes=peak_resident_bytes(),
+        )
+
+    def _predict(self, key: BlockKey, progress: Progress) -> ShardReceipt:
+        plan, layout = self._plan, self._plan.layouts[0]
+        region = layout.region(key.row, key.col)
+        where = f"block {key} (rows {region.y0}-{region.y1}, columns {region.x0}-{region.x1})"
+        path = self._root / "0" / layout.shard_key(key.row, key.col)
+        rows = infer_region(self._inference, region, self._reader(key), layout.chunk[0], progress)
+        with ShardWriter(path, layout, region.shape, durable=self._durable) as writer:
+
+            def write(band: Array) -> None:
+                with progress.clock.stage("write"):
+                    writer.write(band)
+
+            with closing(rows), WriteBehind(write, "gigatile-write") as behind:
+                for _, band, valid in rows:
+                    with progress.clock.stage("blend"):
+                        finished = plan.rule.finished(band, valid, where)
+                    behind.put(finished)
+            with progress.clock.stage("write"):
+                return writer.finish()
+
+    def _reader(self, key: BlockKey) -> Callable[[Region], tuple[Array, Array | None]]:
+        """Reads windows for one block, and tells the cache where it stands."""
+        image, masked = self._plan.image, self._plan.mask == "nodata"
+
+        def read(window: Region) -> tuple[Array, Array | None]:
+            self._schedule.reading(key.row, key.col, window.y0)
+            if masked:
+                return image.read_with_validity(window, self._border)
+            return image.read(window, border=self._border), None
+
+        return read
+
+    def _downsample(self, key: BlockKey, clock: Clock) -> ShardReceipt:
+        method = self._plan.metadata.downsampling
+        with clock.stage("write"):
+            return downsample_shard(
+                self._root,
+                self._plan.layouts,
+                key.level,
+                key.row,
+                key.col,
+                method=method,
+                durable=self._durable,
+            )

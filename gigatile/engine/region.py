@@ -1,0 +1,205 @@
+"""The main loop: one region of an image through the model.
+
+::
+
+    read a band ──▶ cut its tiles ──▶ fill batches ──▶ predict ──▶ stitch ──▶ hand out finished rows
+    (one tile row)                    (across rows)                (row by row)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import numpy as np
+
+from gigatile.engine.pipes import Clock, read_ahead
+from gigatile.engine.stitcher import Stitcher
+from gigatile.errors import Cancelled
+from gigatile.models.model import LoadedModel
+from gigatile.tiling.region import Region
+from gigatile.tiling.tiling import Grid
+
+Array = np.ndarray[Any, Any]
+Read = Callable[[Region], tuple[Array, Array | None]]
+"""Pixels (c, y, x) of a window that may hang over the image, and which are valid (y, x) or None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """How tiles are inferred; the same for every region of a run."""
+
+    grid: Grid
+    model: LoadedModel
+    channels_out: int
+    dtype: np.dtype[Any]
+    """Of the predictions."""
+    batch: int
+    """Tiles per call."""
+    pads_batches: bool
+    """Whether a last, smaller batch is filled up with zeros, because the model's bits depend on its size."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was done for one region."""
+
+    tiles: int = 0
+    """Tiles inferred."""
+    skipped: int = 0
+    """Tiles without a single pixel to keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    row: int
+    col: int
+    pixels: Array | None
+    """Normalised, shape (c, tile_y, tile_x); None: skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """One row of tiles, read at once."""
+
+    row: int
+    region: Region
+    pixels: Array
+    valid: Array | None
+
+
+class Validity:
+    """Which pixels of a region are valid, known row by row as its bands are read.
+
+    Memory bound
+    ------------
+    One byte a pixel of the region, and only once a band with invalid pixels has been met.
+    """
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+        self._mask: Array | None = None
+
+    def add(self, window: Region, valid: Array | None) -> None:
+        """Take over what a window says of the region."""
+        if valid is None or (self._mask is None and valid.all()):
+            return
+        if self._mask is None:
+            self._mask = np.ones(self._region.shape, bool)
+        part = window.clipped(self._region)
+        inside = part.shifted(-self._region.y0, -self._region.x0).slices()
+        self._mask[inside] = valid[part.shifted(-window.y0, -window.x0).slices()]
+
+    def rows(self, start: int, stop: int) -> Array | None:
+        """The mask of some rows, in pixels of the image; None where all are valid."""
+        if self._mask is None:
+            return None
+        return self._mask[start - self._region.y0 : stop - self._region.y0]
+
+
+def infer_region(
+    how: Inference, region: Region, read: Read, step: int, progress: Progress
+) -> Generator[tuple[int, Array, Array | None]]:
+    """Run the model over a region and hand out its finished rows, from top to bottom.
+
+    Parameters
+    ----------
+    how : Inference
+    region : Region
+        Inside the image.
+    read : callable
+        Reads a window of the image.
+    step : int
+        Rows are handed out in multiples of `step`, but for the last ones.
+    progress : Progress
+        Clock, tally and stop signal.
+
+    Yields
+    ------
+    y : int
+        First row, in pixels of the image.
+    band : ndarray, shape (k, rows, width)
+        Blended channels; valid until the next step.
+    valid : ndarray of bool, shape (rows, width), or None
+        True where the input was valid; None: everywhere.
+    """
+    stitcher = Stitcher(how.grid, region, how.channels_out, how.dtype, step)
+    validity = Validity(region)
+    with read_ahead(_bands(how, stitcher, read, progress.clock), "gigatile-read") as bands:
+        tiles = _tiles(how, stitcher, region, bands, validity)
+        for tile, prediction in _predictions(how, tiles, progress):
+            with progress.clock.stage("blend"):
+                finished = list(stitcher.add(tile.row, tile.col, prediction))
+            for y, band in finished:
+                yield y, band, validity.rows(y, y + band.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a region reports, and how it is told to stop."""
+
+    clock: Clock
+    tally: Tally
+    stop: Event
+    on_tiles: Callable[[int], None]
+    """Told the number of tiles after each batch."""
+
+
+def _bands(how: Inference, stitcher: Stitcher, read: Read, clock: Clock) -> Iterator[_Band]:
+    for row in stitcher.rows:
+        region = how.grid.band(row, stitcher.cols)
+        with clock.stage("read"):
+            pixels, valid = read(region)
+        yield _Band(row, region, pixels, valid)
+
+
+def _tiles(
+    how: Inference, stitcher: Stitcher, region: Region, bands: Iterable[_Band], validity: Validity
+) -> Iterator[_Tile]:
+    """Cut bands into normalised tiles, without those whose support holds nothing to keep."""
+    for band in bands:
+        validity.add(band.region, band.valid)
+        top, bottom = how.grid.y.support(band.row)
+        for col in stitcher.cols:
+            left, right = how.grid.x.support(col)
+            kept = Region(top, left, bottom, right).clipped(region)
+            window = kept.shifted(-band.region.y0, -band.region.x0).slices()
+            if band.valid is not None and not band.valid[window].any():
+                yield _Tile(band.row, col, None)
+                continue
+            x0 = how.grid.x.read(col)[0] - band.region.x0
+            pixels = band.pixels[:, :, x0 : x0 + how.grid.x.tile]
+            yield _Tile(band.row, col, how.model.values.normalised(pixels))
+
+
+def _predictions(how: Inference, tiles: Iterable[_Tile], progress: Progress) -> Iterator[tuple[_Tile, Array | None]]:
+    """Predictions in the order of the tiles, inferred in batches that reach across rows."""
+    waiting: list[_Tile] = []
+    full = 0
+    for tile in tiles:
+        waiting.append(tile)
+        full += tile.pixels is not None
+        if full in (how.batch, 0):
+            yield from _run(how, waiting, progress)
+            waiting, full = [], 0
+    yield from _run(how, waiting, progress)
+
+
+def _run(how: Inference, tiles: list[_Tile], progress: Progress) -> Iterator[tuple[_Tile, Array | None]]:
+    if progress.stop.is_set():
+        raise Cancelled("the run", found="a request to stop", fix="Repeat the command to resume.")
+    inputs = [tile.pixels for tile in tiles if tile.pixels is not None]
+    results: Iterator[Array] = iter(())
+    if inputs:
+        count = len(inputs)
+        if how.pads_batches:
+            inputs += [np.zeros_like(inputs[0])] * (how.batch - count)
+        with progress.clock.stage("infer"):
+            results = iter(how.model.predict(np.stack(inputs)))
+        progress.tally.tiles += count
+        progress.on_tiles(count)
+    for tile in tiles:
+        progress.tally.skipped += tile.pixels is None
+        yield tile, None if tile.pixels is None else next(results)

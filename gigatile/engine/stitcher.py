@@ -1,0 +1,135 @@
+"""Predictions of overlapping tiles become finished rows of a block.
+
+::
+
+    tile row r      ┌────┬─┬────┬─┬────┐   along x: a running mean into one strip, as high as a support
+                    │ t0 │▒│ t1 │▒│ t2 │
+                    └────┴─┴────┴─┴────┘
+    open rows       ░░░░░░░░░░░░░░░░░░░░   along y: the strip joins what earlier rows of tiles left open
+    finished rows   ████████████████████   no later tile reaches them: handed out in whole chunk rows
+
+Memory bound
+------------
+One strip (support height x block width) and the open rows (support plus chunk height x block width), for each
+channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gigatile.tiling.axis import Axis
+from gigatile.tiling.region import Region
+from gigatile.tiling.tiling import Grid
+
+Array = np.ndarray[Any, Any]
+
+
+class Stitcher:
+    """Blend the tiles of one region, handed over row by row and from left to right.
+
+    Parameters
+    ----------
+    grid : Grid
+        The tiles of the whole image.
+    region : Region
+        What is wanted of it; pixels outside are not computed.
+    channels : int
+    dtype : dtype
+        Of the predictions. Integers are only possible where each pixel comes from one tile; half precision
+        is blended in float32.
+    step : int
+        Finished rows are handed out in multiples of `step` from the top of the region.
+    """
+
+    def __init__(self, grid: Grid, region: Region, channels: int, dtype: np.dtype[Any], step: int) -> None:
+        self._grid, self._region, self._step = grid, region, step
+        self.rows, self.cols = grid.covering(region)
+        """Rows and columns of the tiles that have to be added."""
+        dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
+        reach = max(grid.y.support(row)[1] - grid.y.support(row)[0] for row in self.rows)
+        height, width = region.shape
+        self._strip = np.zeros((channels, min(reach, height), width), dtype)
+        self._open = np.zeros((channels, min(reach + step, height), width), dtype)
+        self._top = region.y0
+
+    def add(self, row: int, col: int, prediction: Array | None) -> Iterator[tuple[int, Array]]:
+        """Add one tile; after the last one of a row, hand out the rows that are finished.
+
+        Parameters
+        ----------
+        row, col : int
+            Place in the tile grid; the next one in row-major order.
+        prediction : ndarray, shape (k, tile_y, tile_x), or None
+            None for a tile whose support holds no pixel that is kept.
+
+        Yields
+        ------
+        y : int
+            First row, in pixels of the image.
+        band : ndarray, shape (k, rows, width of the region)
+            A view that is valid until the next call.
+        """
+        y = _part(self._grid.y, row, self._region.y0, self._region.y1)
+        x = _part(self._grid.x, col, self._region.x0, self._region.x1)
+        left = x.start - self._region.x0
+        strip = self._strip[:, : y.length, left : left + x.length]
+        if prediction is None:
+            strip[:, :, x.fresh :] = 0
+        else:
+            _join(strip, prediction[:, y.tile, x.tile], x, axis=2)
+        if col == self.cols[-1]:
+            yield from self._close_row(row)
+
+    def _close_row(self, row: int) -> Iterator[tuple[int, Array]]:
+        y = _part(self._grid.y, row, self._region.y0, self._region.y1)
+        above = y.start - self._top
+        _join(self._open[:, above : above + y.length], self._strip[:, : y.length], y, axis=1)
+        last = row == self.rows[-1]
+        ready = (self._region.y1 if last else self._grid.y.support(row + 1)[0]) - self._top
+        rows = ready if last else ready // self._step * self._step
+        if rows > 0:
+            yield self._top, self._open[:, :rows]
+            kept = above + y.length - rows
+            # The ranges may overlap; numpy copies through a buffer where they do.
+            self._open[:, :kept] = self._open[:, rows : rows + kept]
+            self._top += rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The part of a tile's support that lies in the region, along one axis."""
+
+    start: int
+    length: int
+    fresh: int
+    """Pixels from `start` on that earlier tiles cover, too."""
+    tile: slice
+    """Where the part lies in the prediction."""
+    ratios: Array
+    """Share of the tile in the running mean; over the part."""
+
+
+def _part(axis: Axis, index: int, low: int, high: int) -> _Part:
+    first, last = axis.support(index)
+    start, stop = max(first, low), min(last, high)
+    fresh = min(max(axis.fresh(index), start), stop)
+    origin = axis.read(index)[0]
+    ratios = axis.ratios(index)[start - first : stop - first]
+    return _Part(start, stop - start, fresh - start, slice(start - origin, stop - origin), ratios)
+
+
+def _join(mean: Array, value: Array, part: _Part, axis: int) -> None:
+    """One step of the running mean, in place: ``m += ratio * (v - m)``; fresh pixels are copied."""
+    old, new = [slice(None)] * 3, [slice(None)] * 3
+    old[axis], new[axis] = slice(None, part.fresh), slice(part.fresh, None)
+    mean[tuple(new)] = value[tuple(new)]
+    if part.fresh:
+        shape = [1, 1, 1]
+        shape[axis] = part.fresh
+        m = mean[tuple(old)]
+        m += part.ratios[: part.fresh].reshape(shape) * (value[tuple(old)] - m)

@@ -1,0 +1,81 @@
+"""Find out what a model is, and load it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from gigatile.errors import ModelError
+from gigatile.models.model import LoadedModel, Model
+from gigatile.models.values import Activation, Values
+
+
+def load_model(
+    model: str | PathLike[str] | LoadedModel | Any,
+    *,
+    scale: float | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    activation: Activation = "none",
+    batch: int | None = None,
+    device: str = "auto",
+    class_names: Sequence[str] = (),
+) -> LoadedModel:
+    """Load a model and say what goes in and comes out.
+
+    Parameters
+    ----------
+    model : path, "package.module:name", "file.py:name", or callable
+        An ``.onnx`` file, or a function (or class) that takes float32 ``(n, c, y, x)`` and returns
+        ``(n, k, y, x)``.
+    scale : float, optional
+        Factor on stored pixels: 1/255 for uint8 and 1 otherwise if not given.
+    mean, std : sequence of float
+        Subtracted, then divided by, after scaling; one number or one per channel.
+    activation : {"none", "sigmoid", "softmax"}
+        Applied to each tile before blending.
+    batch : int, optional
+        Tiles per call; chosen if not given (1 on the CPU, where larger batches bought nothing).
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        ``auto`` takes CUDA where it is there.
+    class_names : sequence of str
+        Names of the channels of the result.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be loaded.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    values = Values(scale, tuple(mean), tuple(std), activation)
+    return LoadedModel(_find(model, device), values, batch, tuple(class_names))
+
+
+def _find(model: Any, device: str) -> Model:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is None:
+        raise ModelError("device", expected="auto, cpu, cuda or cuda:N", found=repr(device))
+    if not isinstance(model, (str, PathLike)):
+        from gigatile.models.python import from_object
+
+        return from_object(model)
+    text = str(model)
+    suffix = Path(text).suffix.lower()
+    if suffix == ".onnx":
+        from gigatile.models.onnx import OnnxModel
+
+        return OnnxModel(text, device)
+    if re.fullmatch(r".+:[A-Za-z_][\w.]*", text):
+        from gigatile.models.python import NamedModel
+
+        return NamedModel(text)
+    known = {".pt2", ".pt", ".pth", ".ts"}
+    raise ModelError(
+        f"model {text}",
+        expected="a .onnx file, package.module:name or file.py:name",
+        found="a torch file, which is not supported yet" if suffix in known else repr(text),
+        fix="Export it to ONNX with torch.onnx.export." if suffix in known else "",
+    )

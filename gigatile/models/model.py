@@ -1,0 +1,132 @@
+"""What a model is to the engine: a function on batches, with the facts that tiling needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from gigatile.errors import BlockError
+from gigatile.models.values import Values
+
+Batch = np.ndarray[Any, Any]
+"""float32, shape (n, c, y, x)."""
+Prediction = np.ndarray[Any, Any]
+"""Shape (n, k, y, x), the model's dtype."""
+
+
+class Model(Protocol):
+    """A model of any kind. Safe to call from several threads; picklable, and loaded once per process."""
+
+    @property
+    def name(self) -> str:
+        """File name, or ``package.module:name``; without folders."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the file or of the source of the callable."""
+        ...
+
+    @property
+    def channels_in(self) -> int | None:
+        """Channels that it takes; None: any."""
+        ...
+
+    @property
+    def fixed_tile(self) -> tuple[int, int] | None:
+        """The only (y, x) that it takes; None: any multiple of what it needs."""
+        ...
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The only batch that it takes; None: any."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``: the kind, which can change the last bits."""
+        ...
+
+    @property
+    def calls_once(self) -> bool:
+        """Whether planning may call it once only (callables of the user)."""
+        ...
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Run one batch.
+
+        Parameters
+        ----------
+        batch : ndarray, float32, shape (n, c, y, x)
+            Normalised pixels.
+
+        Returns
+        -------
+        ndarray, shape (n, k, y', x')
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model together with the values that go in and come out of it."""
+
+    model: Model
+    values: Values
+    """Scaling, normalisation and activation."""
+    batch: int | None = None
+    """Tiles per call that the user asked for; None: chosen."""
+    class_names: tuple[str, ...] = ()
+    class_colors: tuple[str, ...] = ()
+
+    @cached_property
+    def where(self) -> str:
+        """How messages name the model."""
+        return f"model {self.model.name}"
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Run one batch and apply the activation.
+
+        Raises
+        ------
+        BlockError
+            The model raised, or gave something that is not one map per tile.
+        """
+        try:
+            result = np.asarray(self.model.predict(batch))
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise BlockError(
+                self.where,
+                found=f"{type(error).__name__}: {error}",
+                fix=f"It was called with float32 {batch.shape}.",
+            ) from error
+        check_prediction(self.where, batch.shape, result.shape, result.dtype)
+        return self.values.activated(result)
+
+
+def check_prediction(where: str, given: tuple[int, ...], got: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse what is not ``(n, k, y, x)`` numbers on the grid of the batch.
+
+    Raises
+    ------
+    BlockError
+        The number of maps or their size differs from the batch, or the dtype is no number.
+    """
+    n, _, height, width = given
+    wanted = f"({n}, k, {height}, {width})"
+    if len(got) != 4 or got[0] != n or got[1] < 1:
+        raise BlockError(where, expected=f"an array {wanted}", found=f"shape {got}")
+    if got[2:] != (height, width):
+        raise BlockError(
+            where,
+            expected=f"an array {wanted}",
+            found=f"shape {got}",
+            fix="Models whose output has another size than their input are not supported yet.",
+        )
+    if dtype.kind not in "fiub":
+        raise BlockError(where, expected="real numbers", found=f"dtype {dtype}")

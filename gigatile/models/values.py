@@ -1,0 +1,105 @@
+"""The numbers that go into a model and come out of it (the contract's section "Values")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from gigatile.errors import ImageError, UsageError
+
+Activation = Literal["none", "sigmoid", "softmax"]
+Pixels = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """Scaling and normalisation before a model, activation after it."""
+
+    scale: float | None = None
+    """Factor on stored pixels; None: 1/255 for uint8 and 1 otherwise."""
+    mean: tuple[float, ...] = ()
+    """Subtracted after scaling; one number, or one per channel."""
+    std: tuple[float, ...] = ()
+    """Divided by at last; one number, or one per channel."""
+    activation: Activation = "none"
+    """Applied to each tile, before blending."""
+
+    def __post_init__(self) -> None:
+        if self.activation not in get_args(Activation):
+            raise UsageError(
+                "activation",
+                expected="one of " + ", ".join(get_args(Activation)),
+                found=repr(self.activation),
+            )
+        if any(s == 0 for s in self.std):
+            raise UsageError("std", expected="numbers other than 0", found=str(self.std))
+
+    def scale_for(self, dtype: np.dtype[Any]) -> float:
+        """The factor for pixels of a dtype."""
+        if self.scale is not None:
+            return self.scale
+        return 1 / 255 if dtype == np.uint8 else 1.0
+
+    def check(self, channels: int) -> None:
+        """Refuse means and deviations that do not fit the number of channels."""
+        for name in ("mean", "std"):
+            given = len(getattr(self, name))
+            if given not in (0, 1, channels):
+                raise UsageError(name, expected=f"1 or {channels} numbers", found=str(given))
+
+    def normalised(self, pixels: Pixels) -> Pixels:
+        """``(pixel * float32(scale) - mean) / std``, absent steps skipped; NaN becomes 0.
+
+        Parameters
+        ----------
+        pixels : ndarray, shape (c, y, x), any real dtype
+
+        Returns
+        -------
+        ndarray, float32, shape (c, y, x)
+            Always a new array.
+        """
+        out = np.array(pixels, dtype=np.float32, order="C")
+        scale = self.scale_for(pixels.dtype)
+        if scale != 1:
+            out *= np.float32(scale)
+        if self.mean:
+            out -= np.asarray(self.mean, np.float32)[:, None, None]
+        if self.std:
+            out /= np.asarray(self.std, np.float32)[:, None, None]
+        if pixels.dtype.kind == "f":
+            out[np.isnan(out)] = 0
+        return out
+
+    def activated(self, prediction: Pixels) -> Pixels:
+        """Apply the activation to ``(n, k, y, x)``; float32 out unless there is none to apply.
+
+        Raises
+        ------
+        UsageError
+            softmax over a single channel, which is 1 everywhere.
+        """
+        if self.activation == "none":
+            return prediction
+        x = prediction.astype(np.float32)
+        if self.activation == "sigmoid":
+            with np.errstate(over="ignore"):
+                return np.asarray(1 / (1 + np.exp(-x)))
+        if x.shape[1] == 1:
+            raise UsageError("activation softmax", expected="at least 2 channels", found="1", fix="Use sigmoid.")
+        np.exp(x - x.max(axis=1, keepdims=True), out=x)
+        return np.asarray(x / x.sum(axis=1, keepdims=True))
+
+
+def check_dtype(where: str, dtype: np.dtype[Any]) -> None:
+    """Refuse pixels that are no real numbers.
+
+    Raises
+    ------
+    ImageError
+        The image is complex or structured.
+    """
+    if dtype.kind not in "fiub":
+        raise ImageError(where, expected="pixels that are real numbers", found=f"dtype {dtype}")

@@ -1,0 +1,135 @@
+"""One trial call of a model while planning: does it fit the tile, what comes out, what does it cost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from gigatile.errors import BlockError, ModelError
+from gigatile.machine import resident_bytes
+from gigatile.models.model import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a call on zeros showed."""
+
+    channels_out: int
+    dtype: np.dtype[Any]
+    """dtype of the prediction, after the activation."""
+    bytes_per_tile: int
+    """Memory that one tile takes while it is inferred, input and output included."""
+    seconds_per_tile: float
+
+
+class PeakRss:
+    """Largest resident memory of this process while the block runs, sampled every half millisecond."""
+
+    def __enter__(self) -> PeakRss:
+        self.before = self.peak = resident_bytes()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.0005):
+            self.peak = max(self.peak, resident_bytes())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.peak = max(self.peak, resident_bytes())
+
+
+def try_model(loaded: LoadedModel, channels: int, tile: tuple[int, int], batch: int = 1) -> Trial:
+    """Call a model on one batch of zeros of the size that it will see.
+
+    Raises
+    ------
+    ModelError
+        Its channels, its size or what it returns do not fit; the message says which size would.
+    """
+    _check_channels(loaded, channels)
+    fixed = loaded.model.fixed_tile
+    if fixed is not None and fixed != tile:
+        raise ModelError(
+            loaded.where,
+            expected=f"its own tile of {fixed[0]} x {fixed[1]} px",
+            found=f"tile {tile[0]} x {tile[1]}",
+            fix=f"Leave --tile out, or type --tile {fixed[0]},{fixed[1]}.",
+        )
+    zeros = np.zeros((batch, channels, *tile), np.float32)
+    try:
+        with PeakRss() as memory:
+            start = time.perf_counter()
+            result = loaded.predict(zeros)
+            seconds = time.perf_counter() - start
+    except BlockError as error:
+        raise _explained(loaded, channels, tile, error) from error
+    floor = zeros.nbytes + 2 * result.nbytes
+    taken = max(memory.peak - memory.before + zeros.nbytes, floor)
+    return Trial(result.shape[1], result.dtype, -(-taken // batch), seconds / batch)
+
+
+def size_multiple(loaded: LoadedModel, channels: int) -> int:
+    """What sides must be a multiple of: the smallest power of two up to 64 for which the model runs.
+
+    Models of one size, and callables (which planning calls once only), are taken at their word: 1.
+    """
+    if loaded.model.fixed_tile is not None or loaded.model.calls_once:
+        return 1
+    for multiple in (1, 2, 4, 8, 16, 32, 64):
+        # 64 m + m is a multiple of m and of nothing larger that is a power of two.
+        side = 64 + multiple if multiple < 64 else 128
+        if _runs(loaded, channels, (side, side)):
+            return multiple
+    return 1
+
+
+def batch_changes_bits(loaded: LoadedModel, channels: int, tile: tuple[int, int], batch: int) -> bool:
+    """Whether tiles come out differently in a batch than alone, or depending on their place in it."""
+    noise = np.random.default_rng(0).random((batch, channels, *tile), np.float32)
+    together = loaded.predict(noise)
+    turned = loaded.predict(np.roll(noise, 1, axis=0))
+    alone = np.concatenate([loaded.predict(noise[i : i + 1]) for i in range(batch)])
+    return not (np.array_equal(together, alone) and np.array_equal(np.roll(together, 1, axis=0), turned))
+
+
+def _runs(loaded: LoadedModel, channels: int, tile: tuple[int, int]) -> bool:
+    try:
+        loaded.predict(np.zeros((1, channels, *tile), np.float32))
+    except BlockError:
+        return False
+    return True
+
+
+def _check_channels(loaded: LoadedModel, channels: int) -> None:
+    wanted = loaded.model.channels_in
+    if wanted is not None and wanted != channels:
+        raise ModelError(
+            loaded.where,
+            expected=f"{wanted} channels",
+            found=f"{channels} selected from the image",
+            fix="Choose them with --channels, for example --channels " + ",".join(str(i) for i in range(wanted)) + ".",
+        )
+    loaded.values.check(channels)
+
+
+def _explained(loaded: LoadedModel, channels: int, tile: tuple[int, int], error: BlockError) -> ModelError:
+    """Say which tile would do, where trying a few shows it."""
+    fix = error.fix
+    multiple = size_multiple(loaded, channels)
+    if multiple > 1 and any(side % multiple for side in tile):
+        sides = [max(round(side / multiple), 1) * multiple for side in tile]
+        fix = f"Its sides must be multiples of {multiple}: type --tile {sides[0]},{sides[1]}."
+        found = f"{tile[0]} x {tile[1]}"
+        return ModelError(loaded.where, expected=f"a tile in multiples of {multiple}", found=found, fix=fix)
+    return ModelError(loaded.where, expected=error.expected, found=error.found, fix=fix)

@@ -1,0 +1,241 @@
+"""From an image, a model and a tiling to a plan: metadata and one trial call; no pixels are read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from gigatile.errors import MemoryRefused, ModelError, UsageError
+from gigatile.images.image import Image
+from gigatile.machine import available_bytes, available_cores, resident_bytes
+from gigatile.models.load import load_model
+from gigatile.models.model import LoadedModel
+from gigatile.models.values import check_dtype
+from gigatile.models.warmup import Trial, batch_changes_bits, size_multiple, try_model
+from gigatile.outputs.rule import output_rule
+from gigatile.plan.memory import Demand, MemoryPlan
+from gigatile.plan.plan import Plan
+from gigatile.tiling.tiling import Grid, Tiling, block_side, chunk_side, whole_cores
+from gigatile.units import format_bytes, parse_bytes
+
+Executor = Literal["threads", "processes", "cluster"]
+TRIM_BLOCK, BLEND_BLOCK = 2048, 4096
+"""Sides that automatic blocks aim at. A blend infers a ring of tiles around each block again, so its blocks are
+larger: 4096 px with stride 384 cost 1.4 times the tiles, 2048 px 1.8 times."""
+LEAST_BLOCK = 512
+
+
+def plan(
+    image: Image | Any,
+    model: LoadedModel | Any,
+    tiling: Tiling | None = None,
+    *,
+    output: str = "classes",
+    dtype: str | None = None,
+    mask: str = "nodata",
+    roi: object = None,
+    memory: str | int | None = None,
+) -> Plan:
+    """Work out what a run would do.
+
+    Parameters
+    ----------
+    image : Image, path or array
+        With the channels and level to work on, see `Image.select`.
+    model : LoadedModel, path, "module:name" or callable
+        See `load_model`.
+    tiling : Tiling, optional
+        Everything automatic if not given.
+    output : {"classes", "probabilities", "raw"}
+        What is stored.
+    dtype : {"float32", "float16", "uint8"}, optional
+        Of stored probabilities.
+    mask : {"nodata", "none"}
+        Whether pixels that the image calls invalid are left out of the result.
+    roi : None
+        Not available yet.
+    memory : str or int, optional
+        Peak memory in bytes or as ``2GiB``; half of what the machine or container has if not given.
+
+    Raises
+    ------
+    UsageError
+        Image, model and options do not fit each other.
+    MemoryRefused
+        No block, lane or cache holds to the budget; the message has the figures and a tile that would.
+    """
+    image, model = _opened(image), load_model(model)
+    _check_scope(mask, roi)
+    check_dtype(str(image.info.path), image.dtype)
+    budget = parse_bytes(memory, "memory") if memory is not None else available_bytes() // 2
+    channels = len(image.selected)
+    tiling = _resolved(tiling or Tiling(), model, channels)
+    batch = model.model.fixed_batch or model.batch or 1
+    if model.model.fixed_batch is not None and model.batch not in (None, model.model.fixed_batch):
+        raise ModelError(
+            model.where,
+            expected=f"its own batch of {batch}",
+            found=f"batch {model.batch}",
+            fix="Leave it out.",
+        )
+    trial = _tried(model, channels, tiling.tile_yx, batch, budget)
+    rule = output_rule(output, dtype, trial.dtype, trial.channels_out, tiling.blend or "hann")
+    changes = batch > 1 and not model.model.calls_once and model.model.fixed_batch is None
+    draft = Plan(
+        image=image,
+        model=model,
+        tiling=tiling,
+        rule=rule,
+        mask=mask,
+        block=_block(tiling, image.grid_shape),
+        block_is_auto=tiling.block is None,
+        batch=batch,
+        batch_changes_bits=changes and batch_changes_bits(model, channels, tiling.tile_yx, batch),
+        trial=trial,
+        memory=MemoryPlan(budget),
+    )
+    return fitted(draft)
+
+
+def fitted(draft: Plan, executor: Executor = "threads", workers: int | None = None) -> Plan:
+    """The plan with lanes, cache and, where it is automatic, a block that hold to its budget.
+
+    Lanes give way first, then the block: memory may change the layout of the result only where it must.
+
+    Raises
+    ------
+    MemoryRefused
+        Nothing fits.
+    """
+    budget = draft.memory.budget_bytes
+    # Lanes that wait for readers or writers leave their core to the others: one a core is enough.
+    wanted = workers or available_cores()
+    best: MemoryPlan | None = None
+    for block in _blocks_to_try(draft):
+        demand = _demand(draft, block)
+        for lanes in range(1 if executor == "cluster" else wanted, 0, -1):
+            if executor == "threads":
+                memory = demand.fitted(budget, lanes)
+            else:
+                memory = demand.fitted(budget, wanted if executor == "cluster" else lanes, lanes)
+            if memory.fits:
+                return replace(draft, block=block, memory=memory)
+            best = memory
+    assert best is not None
+    raise MemoryRefused(
+        "memory",
+        expected=f"at least {format_bytes(best.projected_bytes)} ({_largest(best)})",
+        found=format_bytes(budget),
+        fix=_what_fits(draft, budget),
+    )
+
+
+def _opened(image: Any) -> Image:
+    if isinstance(image, Image):
+        return image
+    from gigatile.images.open import open as open_image
+
+    return open_image(image)
+
+
+def _check_scope(mask: str, roi: object) -> None:
+    if roi is not None:
+        raise UsageError("roi", expected="none", found=repr(roi), fix="Regions of interest are not there yet.")
+    if mask not in ("nodata", "none"):
+        raise UsageError("mask", expected="nodata or none", found=repr(mask), fix="Other masks are not there yet.")
+
+
+def _resolved(tiling: Tiling, model: LoadedModel, channels: int) -> Tiling:
+    """Fill in the tile and, with it, the overlap; the halo respects what the model's sides must divide by."""
+    multiple = 1
+    if tiling.overlap == "auto" and (model.model.channels_in or channels) == channels:
+        multiple = size_multiple(model, channels)
+    default = model.model.fixed_tile or tiling.tile_yx
+    resolved = tiling.resolved(default, multiple)
+    # The user's overlap and the model's tile meet here for the first time.
+    return Tiling(resolved.tile, resolved.overlap, resolved.margin, resolved.blend, resolved.border, resolved.block)
+
+
+def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int, budget: int) -> Trial:
+    """Call the model once, after a small call has shown that the large one will not burst the budget."""
+    free = budget - resident_bytes()
+    floor = batch * channels * tile[0] * tile[1] * 4
+    small = (tile[0] // 256 * 64, tile[1] // 256 * 64)
+    if min(small) and not model.model.calls_once and model.model.fixed_tile is None:
+        trial = try_model(model, channels, small)
+        floor = max(floor, trial.bytes_per_tile * batch * tile[0] * tile[1] // (small[0] * small[1]))
+    if floor > free:
+        raise MemoryRefused(
+            "memory",
+            expected=f"about {format_bytes(floor + resident_bytes())} for a batch of tiles {tile[0]} x {tile[1]}",
+            found=format_bytes(budget),
+            fix="Type a smaller --tile, or give more --memory.",
+        )
+    return try_model(model, channels, tile, batch)
+
+
+def _block(tiling: Tiling, shape: tuple[int, int]) -> tuple[int, int]:
+    """The block that was asked for in whole cores, or one of about the usual size."""
+    stride = tiling.grid(shape).stride
+    if tiling.block is not None:
+        return whole_cores(stride[0], tiling.block), whole_cores(stride[1], tiling.block)
+    most = TRIM_BLOCK if tiling.blend == "trim" else BLEND_BLOCK
+    # Small images are cut, too, so that there is something to do at the same time.
+    target = min(most, max(int((shape[0] * shape[1]) ** 0.5 / 2), LEAST_BLOCK))
+    return block_side(stride[0], target), block_side(stride[1], target)
+
+
+def _blocks_to_try(draft: Plan) -> list[tuple[int, int]]:
+    """The block and, if it is automatic, smaller ones of the same chunks."""
+    if not draft.block_is_auto:
+        return [draft.block]
+    units = [_unit(stride) for stride in draft.grid.stride]
+    blocks = [draft.block]
+    while any(side > unit for side, unit in zip(blocks[-1], units, strict=True)):
+        halved = [max(side // 2 // unit, 1) * unit for side, unit in zip(blocks[-1], units, strict=True)]
+        blocks.append((halved[0], halved[1]))
+    return blocks
+
+
+def _unit(stride: int) -> int:
+    """The smallest block of whole cores and whole chunks."""
+    return block_side(stride, 1)
+
+
+def _demand(draft: Plan, block: tuple[int, int]) -> Demand:
+    return Demand(
+        image=draft.image,
+        grid=draft.grid,
+        block=block,
+        chunk_height=chunk_side(draft.grid.y.stride, block[0]),
+        rule=draft.rule,
+        trial=draft.trial,
+        batch=draft.batch,
+        base_bytes=resident_bytes(),
+    )
+
+
+def _largest(memory: MemoryPlan) -> str:
+    parts = sorted(memory.parts.items(), key=lambda part: -part[1])[:3]
+    return ", ".join(f"{name} {format_bytes(size)}" for name, size in parts)
+
+
+def _what_fits(draft: Plan, budget: int) -> str:
+    """A tile that would hold to the budget, found by scaling the trial; or the budget that it takes."""
+    height, width = draft.tiling.tile_yx
+    fixed = draft.model.model.fixed_tile is not None
+    for shrink in () if fixed else (2, 4, 8):
+        tile = (height // shrink, width // shrink)
+        overlap = min(int(draft.tiling.overlap) // shrink // 2 * 2, (min(tile) - 1) // 2 * 2)
+        if min(tile) < 32:
+            break
+        tiling = replace(draft.tiling, tile=tile, overlap=overlap, margin=0, block=None)
+        grid: Grid = tiling.grid(draft.image.grid_shape)
+        trial = replace(draft.trial, bytes_per_tile=draft.trial.bytes_per_tile // shrink**2)
+        block = (_unit(grid.y.stride), _unit(grid.x.stride))
+        demand = replace(
+            _demand(draft, block), grid=grid, trial=trial, chunk_height=chunk_side(grid.y.stride, block[0])
+        )
+        if demand.fitted(budget, 1).fits:
+            return f"Give more --memory, or type --tile {tile[0]},{tile[1]} --overlap {overlap}."
+    return "Give more --memory" + (", or a larger machine." if fixed else ", or type a smaller --tile.")

@@ -1,0 +1,176 @@
+"""Peak memory, projected part by part, and the lanes and the cache that fit a budget.
+
+::
+
+    process ─┬─ base: interpreter, libraries, model weights
+             ├─ cache of decoded chunks, and those being decoded
+             └─ lanes x ( bands read ahead + batch + model + strips + finished rows )
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gigatile.images.image import IN_FLIGHT_BYTES, Image
+from gigatile.images.info import Level
+from gigatile.machine import available_cores
+from gigatile.models.warmup import Trial
+from gigatile.outputs.rule import OutputRule
+from gigatile.tiling.tiling import Blocks, Grid
+from gigatile.units import format_bytes
+
+MIB = 2**20
+LIBRARIES_BYTES = 48 * MIB
+"""What a run loads on top of what planning has loaded: codecs, threads and their allocator arenas."""
+WORKER_BYTES = 230 * MIB
+"""A fresh worker process with dask, distributed, zarr and onnxruntime loaded, before it has done anything."""
+SLACK = 0.08
+"""Share of the parts that an allocator may hold beyond what was asked of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where the memory goes at its peak."""
+
+    budget_bytes: int
+    parts: Mapping[str, int] = field(default_factory=dict)
+    """Bytes by purpose, all lanes and processes together."""
+    lanes: int = 1
+    """Blocks worked on at the same time, in one process or in as many as there are workers."""
+    processes: int = 0
+    """Worker processes beside this one; 0: lanes are threads of this process."""
+    cache_bytes: int = 0
+    """Budget of the decoded-chunk cache of each process."""
+    decoded_ratio: float = 1.0
+    """How often a source chunk is decoded, on average, with that cache and blocks in order."""
+
+    @property
+    def projected_bytes(self) -> int:
+        """The peak."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak lies within the budget."""
+        return self.projected_bytes <= self.budget_bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """As in ``gigatile plan --json``."""
+        return {
+            "budget_bytes": self.budget_bytes,
+            "projected_bytes": self.projected_bytes,
+            "parts": dict(self.parts),
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """The table that a plan prints."""
+        where = f"{self.processes} processes" if self.processes else "one process"
+        head = (
+            f"{format_bytes(self.projected_bytes)} at the peak of {format_bytes(self.budget_bytes)}, "
+            f"{self.lanes} lanes in {where}"
+        )
+        worst = max(self.parts, key=lambda name: self.parts[name])
+        rows = [
+            ("", f"{format_bytes(size):>10}  {name}{'   <- the largest' if name == worst else ''}")
+            for name, size in self.parts.items()
+        ]
+        return [("memory", head), *rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The figures that memory follows from; everything but the number of lanes and the cache."""
+
+    image: Image
+    grid: Grid
+    block: tuple[int, int]
+    chunk_height: int
+    rule: OutputRule
+    trial: Trial
+    batch: int
+    base_bytes: int
+    """Resident memory of this process once the model is loaded."""
+
+    def lane_parts(self) -> dict[str, int]:
+        """Bytes that each lane holds at its peak."""
+        grid, (tile_y, tile_x) = self.grid, (self.grid.y.tile, self.grid.x.tile)
+        width = min(self.block[1], grid.x.size)
+        height = min(self.block[0], grid.y.size)
+        tiles = -(-(width + 2 * grid.x.reach) // grid.x.stride) + 1
+        band_px = tile_y * (min(tiles, grid.x.count) * grid.x.stride + 2 * grid.x.halo)
+        read = len(self.image.selected) + (self.image.info.alpha is not None)
+        # Comparing with nodata makes a bool for each stored value, and its combination.
+        checks = band_px * (read + 2) if self.image.has_validity else 0
+        band = band_px * read * self.image.dtype.itemsize
+        support = min(grid.y.stride + 2 * grid.y.reach, height)
+        rows = min(support + self.chunk_height, height)
+        k, item = self.trial.channels_out, max(self.trial.dtype.itemsize, 4)
+        shared_x, shared_y = 2 * grid.x.reach, 2 * grid.y.reach
+        stored = rows * width * self.rule.dtype.itemsize * (1 if self.rule.output == "classes" else k)
+        working = rows * width * (k * 12 if self.rule.dtype.itemsize == 1 and self.rule.output != "classes" else 9)
+        tile_px = tile_y * tile_x
+        return {
+            # One band in use, one waiting, one being read; folding one at the border takes two copies more.
+            "bands read ahead": 5 * band + checks,
+            "batch": 2 * self.batch * len(self.image.selected) * tile_px * 4,
+            "model": self.batch * (self.trial.bytes_per_tile + 2 * k * tile_px * item),
+            "blending": k * item * (support * width + rows * width + 2 * support * shared_x + 2 * shared_y * width),
+            "finished rows": 3 * stored + working + (height * width if self.image.has_validity else 0),
+        }
+
+    def fitted(self, budget_bytes: int, lanes: int, processes: int = 0) -> MemoryPlan:
+        """Lanes as wanted, and as much cache as is useful and left."""
+        in_one = 1 if processes else lanes
+        unit = self.image.unit_bytes(self.image.level)
+        cores = available_cores()
+        decoding = in_one * min(2 * cores * unit, max(IN_FLIGHT_BYTES, unit)) + 2 * cores * unit
+        parts = {"base": WORKER_BYTES if processes else self.base_bytes + LIBRARIES_BYTES}
+        parts["chunks being decoded"] = decoding
+        parts |= {name: in_one * size for name, size in self.lane_parts().items()}
+        parts["allocator slack"] = int(SLACK * sum(parts.values()))
+        if processes:
+            # All workers and the process that hands out blocks.
+            parts = {name: processes * size for name, size in parts.items()}
+            parts["client"] = self.base_bytes + LIBRARIES_BYTES
+        least, enough = self._useful_cache(in_one)
+        left = (budget_bytes - sum(parts.values())) // max(processes, 1)
+        cache = max(least, min(enough, left))
+        parts["decoded chunks"] = cache * max(processes, 1)
+        ratio = self._decoded_ratio(cache, enough)
+        return MemoryPlan(budget_bytes, parts, lanes, processes, cache, ratio)
+
+    def _useful_cache(self, lanes: int) -> tuple[int, int]:
+        """Bytes below which bands of one block are decoded again, and beyond which more cache is of no use."""
+        level, grid = self.image.levels[self.image.level], self.grid
+        unit_y = max(b - a for a, b in zip(level.edges_y, level.edges_y[1:], strict=False))
+        unit_x = max(b - a for a, b in zip(level.edges_x, level.edges_x[1:], strict=False))
+        deep = len(self.image.info.channels) * self.image.dtype.itemsize
+        shared = 2 * grid.y.halo + 2 * unit_y
+        across = min(self.block[1] + 2 * grid.x.halo + 2 * unit_x, level.shape[1] + unit_x)
+        least = lanes * across * shared * deep
+        # Between rows of blocks lies one row of units as wide as the image, and what each lane is reading.
+        rows = lanes * across * (grid.y.tile + 2 * unit_y) * deep
+        return least, int(1.1 * (level.shape[1] + unit_x) * shared * deep) + rows
+
+    def _decoded_ratio(self, cache: int, enough: int) -> float:
+        """1 with enough cache, else what follows if blocks share nothing."""
+        if cache >= enough:
+            return 1.0
+        level, blocks = self.image.levels[self.image.level], Blocks(self.grid.shape, self.block)
+        rows, cols = blocks.grid
+        reads_y = [self.grid.y.reads(blocks.region(i, 0).y0, blocks.region(i, 0).y1) for i in range(rows)]
+        reads_x = [self.grid.x.reads(blocks.region(0, j).x0, blocks.region(0, j).x1) for j in range(cols)]
+        decoded = _touched(level, reads_y, 0) * _touched(level, reads_x, 1)
+        total = (len(level.edges_y) - 1) * (len(level.edges_x) - 1)
+        return float(decoded / total)
+
+
+def _touched(level: Level, reads: list[tuple[int, int]], axis: int) -> int:
+    """Units along one axis that the reads touch, counted once a read."""
+    count = 0
+    for start, stop in reads:
+        box = (start, stop, 0, 1) if axis == 0 else (0, 1, start, stop)
+        count += len(level.units(*box))
+    return count

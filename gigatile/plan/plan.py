@@ -1,0 +1,258 @@
+"""What will happen, frozen: numbers that decide values (fingerprinted), and the resources fitted to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from gigatile.images.image import Image, chunks_total
+from gigatile.models.model import LoadedModel
+from gigatile.models.warmup import Trial
+from gigatile.outputs.layout import ArrayLayout, pyramid_layouts
+from gigatile.outputs.omezarr import ResultMetadata
+from gigatile.outputs.rule import OutputRule
+from gigatile.plan.memory import MemoryPlan
+from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
+from gigatile.units import format_bytes, format_seconds
+
+FORMAT = 1
+"""Raised when the same options would give other bytes than before."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One image through one model with one tiling.
+
+    Two plans with the same fingerprint give the same values; resources are no part of it. A plan carries its
+    image and model along, unread and lazily loaded, and can be pickled to workers.
+    """
+
+    image: Image
+    """With the channels and the level that are worked on."""
+    model: LoadedModel
+    tiling: Tiling
+    """Resolved: no `auto` left."""
+    rule: OutputRule
+    """What is stored for a pixel."""
+    mask: str
+    """``nodata`` or ``none``."""
+    block: tuple[int, int]
+    """Height and width of a block in pixels: whole cores."""
+    block_is_auto: bool
+    """Whether memory or an existing result may change the block."""
+    batch: int
+    """Tiles per call."""
+    batch_changes_bits: bool
+    """Whether the model's last bits depend on the batch: then it is part of the fingerprint."""
+    trial: Trial
+    """What a call on zeros showed."""
+    memory: MemoryPlan
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The tiles."""
+        return self.tiling.grid(self.image.grid_shape)
+
+    @property
+    def blocks(self) -> Blocks:
+        """The blocks."""
+        return Blocks(self.image.grid_shape, self.block)
+
+    @cached_property
+    def chunk(self) -> tuple[int, int]:
+        """Height and width of a chunk of the result."""
+        sides = [chunk_side(s, b) for s, b in zip(self.grid.stride, self.block, strict=True)]
+        return sides[0], sides[1]
+
+    @cached_property
+    def layouts(self) -> tuple[ArrayLayout, ...]:
+        """The arrays of the result: level 0 and its pyramid."""
+        channels = None if self.rule.output == "classes" else self.trial.channels_out
+        rule = self.rule
+        first = ArrayLayout(self.image.grid_shape, channels, rule.dtype, rule.fill, self.block, self.chunk)
+        return pyramid_layouts(first)
+
+    @property
+    def metadata(self) -> ResultMetadata:
+        """What the result says of itself."""
+        image = self.image
+        scale_y, scale_x = image.scale
+        transform = image.transform
+        if transform is not None:
+            a, b, c, d, e, f = transform
+            transform = (a * scale_x, b * scale_y, c, d * scale_x, e * scale_y, f)
+        return ResultMetadata(
+            downsampling="nearest" if self.rule.output == "classes" else "mean",
+            pixel_size=image.pixel_size and image.pixel_size.scaled(scale_y, scale_x),
+            crs=image.crs,
+            transform=transform,
+            class_names=self.model.class_names,
+            class_colors=self.model.class_colors,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that can change a value, as JSON; names, paths and times excluded."""
+        image, tiling = self.image, self.tiling
+        described: dict[str, Any] = {
+            "format": FORMAT,
+            "image": {
+                **image.source.identity(),
+                "channels": list(image.selected),
+                "level": image.level,
+                "shape": list(image.grid_shape),
+                "dtype": str(image.dtype),
+                "nodata": None if image.nodata is None else str(image.nodata),
+            },
+            "model": {"sha256": self.model.model.digest, "device": self.model.model.device},
+            "values": {
+                "scale": self.model.values.scale_for(image.dtype),
+                "mean": list(self.model.values.mean),
+                "std": list(self.model.values.std),
+                "activation": self.model.values.activation,
+            },
+            "tiling": {
+                "tile": list(tiling.tile_yx),
+                "overlap": tiling.overlap,
+                "margin": tiling.margin,
+                "blend": tiling.blend,
+                "border": tiling.border,
+            },
+            "output": self.rule.output,
+            "dtype": str(self.rule.dtype),
+            "mask": self.mask,
+            "block": list(self.block),
+        }
+        if self.batch_changes_bits:
+            described["batch"] = self.batch
+        return described
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over `describe`: equal for runs that give the same bytes."""
+        return fingerprint(self.describe())
+
+    @property
+    def tiles_inferred(self) -> int:
+        """Tiles that go through the model, those at block edges counted as often as they do."""
+        return self.blocks.inferred(self.grid)
+
+    @property
+    def overcompute(self) -> float:
+        """Pixels inferred per pixel of the processing grid: halo times the ring at block edges."""
+        tile_y, tile_x = self.tiling.tile_yx
+        height, width = self.image.grid_shape
+        return self.tiles_inferred * tile_y * tile_x / (height * width)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Size of the result before compression, pyramid included."""
+        return sum(
+            layout.shape[0] * layout.shape[1] * (layout.channels or 1) * layout.dtype.itemsize
+            for layout in self.layouts
+        )
+
+    @property
+    def eta_seconds(self) -> float:
+        """Seconds in the model alone, from one trial call."""
+        return self.tiles_inferred * self.trial.seconds_per_tile / self.memory.lanes
+
+    def with_block(self, block: tuple[int, int]) -> Plan:
+        """The same plan on blocks that are given, by the user or by an existing result."""
+        return replace(self, block=block, block_is_auto=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as ``gigatile plan --json`` gives it."""
+        return {
+            "tiles": self.grid.tiles,
+            "blocks": self.blocks.count,
+            "tile": _one_or_both(self.tiling.tile_yx),
+            "overlap": self.tiling.overlap,
+            "margin": self.tiling.margin,
+            "blend": self.tiling.blend,
+            "block": _one_or_both(self.block),
+            "chunk": _one_or_both(self.chunk),
+            "batch": self.batch,
+            "lanes": self.memory.lanes,
+            "overcompute": self.overcompute,
+            "tiles_inferred": self.tiles_inferred,
+            "memory": self.memory.to_json(),
+            "decoded_ratio": self.memory.decoded_ratio,
+            "disk_bytes": self.disk_bytes,
+            "eta_seconds": self.eta_seconds,
+            "fingerprint": self.fingerprint,
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<12}{text}" for name, text in self._lines())
+
+    def _lines(self) -> list[tuple[str, str]]:
+        tiling, memory = self.tiling, self.memory
+        height, width = self.image.grid_shape
+        rows, cols = self.grid.y.count, self.grid.x.count
+        layout = self.layouts[0]
+        bits = "last bits depend on the batch" if self.batch_changes_bits else "bits do not depend on it"
+        source = chunks_total(self.image.levels[self.image.level])
+        lines = [
+            (
+                "image",
+                f"{self.image.info.path}  level {self.image.level}, {height} x {width} px, {self.image.dtype}",
+            ),
+            ("channels", ", ".join(self.image.channels)),
+            (
+                "model",
+                f"{self.model.model.name} on {self.model.model.device}, {self.trial.channels_out} channels out",
+            ),
+            (
+                "tiles",
+                f"{self.grid.tiles} ({rows} x {cols}) of {tiling.tile_yx[0]} x {tiling.tile_yx[1]} px, "
+                f"overlap {tiling.overlap}, margin {tiling.margin}, blend {tiling.blend}, border {tiling.border}",
+            ),
+            (
+                "blocks",
+                f"{self.blocks.count} of {self.block[0]} x {self.block[1]} px (shards), "
+                f"chunks of {self.chunk[0]} x {self.chunk[1]} px",
+            ),
+            (
+                "inference",
+                f"{self.tiles_inferred} tiles, overcompute {self.overcompute:.2f}; batch {self.batch} ({bits})",
+            ),
+            ("reads", f"{source} source chunks, each decoded about {memory.decoded_ratio:.2f} times"),
+            (
+                "writes",
+                f"{self.rule.output} {layout.dtype} in {len(self.layouts)} levels, "
+                f"{format_bytes(self.disk_bytes)} before compression",
+            ),
+            ("time", f"{format_seconds(self.eta_seconds)} in the model, from one trial tile"),
+        ]
+        return lines + memory.lines()
+
+
+def fingerprint(described: Mapping[str, Any]) -> str:
+    """sha256 of the canonical JSON of a description."""
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two descriptions, one line each: ``tiling.overlap: 64 before, 128 now``."""
+    lines: list[str] = []
+    for key in sorted({*stored, *wanted}):
+        before, now = stored.get(key), wanted.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            lines += differences(before, now, f"{prefix}{key}.")
+        elif before != now:
+            lines.append(f"{prefix}{key}: {_short(before)} before, {_short(now)} now")
+    return lines
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "..."
+
+
+def _one_or_both(sides: tuple[int, int]) -> int | list[int]:
+    return sides[0] if sides[0] == sides[1] else list(sides)

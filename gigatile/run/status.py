@@ -1,0 +1,157 @@
+"""How far a run is, from its directory alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from gigatile.errors import RunRefused
+from gigatile.run.directory import RunDirectory
+from gigatile.run.ledger import Ledger, LedgerState
+from gigatile.units import format_bytes, format_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Counts and ratios over the records of a run; blocks are those of the prediction, not of its pyramid."""
+
+    directory: Path
+    complete: bool
+    total: int
+    done: int
+    empty: int
+    failed: int
+    tiles_inferred: int
+    decoded_ratio: float | None
+    """Source chunks decoded per chunk in the image; None before the first block."""
+    overcompute: float | None
+    """Pixels inferred per pixel of the finished blocks; None before the first block."""
+    peak_rss_bytes: int
+    """Largest resident memory of any process of the run."""
+    seconds: Mapping[str, float]
+    """Busy seconds by stage, all lanes together."""
+    errors: tuple[str, ...] = ()
+    """What went wrong, one paragraph a failed block."""
+
+    @property
+    def pending(self) -> int:
+        """Blocks without a record."""
+        return self.total - self.done - self.empty - self.failed
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``gigatile status --json`` gives it."""
+        return {
+            "complete": self.complete,
+            "blocks": {
+                "total": self.total,
+                "done": self.done,
+                "empty": self.empty,
+                "failed": self.failed,
+                "pending": self.pending,
+            },
+            "tiles_inferred": self.tiles_inferred,
+            "decoded_ratio": self.decoded_ratio,
+            "overcompute": self.overcompute,
+            "seam_score": None,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "objects": None,
+            "seconds": dict(self.seconds),
+            "errors": list(self.errors),
+        }
+
+    def __str__(self) -> str:
+        state = "complete" if self.complete else "not complete"
+        lines = [
+            f"{self.directory}: {state}",
+            f"blocks      {self.done} done, {self.empty} empty, {self.failed} failed, {self.pending} pending "
+            f"of {self.total}",
+        ]
+        if self.overcompute is not None and self.decoded_ratio is not None:
+            lines.append(
+                f"work        {self.tiles_inferred} tiles inferred, overcompute {self.overcompute:.2f}, "
+                f"each source chunk decoded {self.decoded_ratio:.2f} times"
+            )
+        busy = ", ".join(f"{name} {format_seconds(value)}" for name, value in self.seconds.items())
+        if busy:
+            lines.append(f"busy        {busy}")
+        if self.peak_rss_bytes:
+            lines.append(f"memory      {format_bytes(self.peak_rss_bytes)} at the peak of one process")
+        lines += [f"failed      {error}" for error in self.errors[:5]]
+        if len(self.errors) > 5:
+            lines.append(f"            and {len(self.errors) - 5} more; the ledger has them all")
+        if self.failed:
+            lines.append("            Mend the cause, then repeat the command with --retry-failed.")
+        return "\n".join(lines)
+
+
+def status(directory: str | PathLike[str]) -> Status:
+    """Read the status of a run directory.
+
+    Raises
+    ------
+    RunRefused
+        There is no run in it.
+    """
+    run = RunDirectory(Path(directory))
+    document = existing_run(run)
+    state = Ledger(run.ledger, durable=False).read()
+    tile = document["plan"]["tiling"]["tile"]
+    layout = document["layout"]
+    counted = totals(state, (tile[0], tile[1]), layout["source_chunks"])
+    sums = counted["totals"]
+    return Status(
+        directory=run.path,
+        complete=document["complete"],
+        total=layout["blocks"],
+        done=sums["done"],
+        empty=sums["empty"],
+        failed=sums["failed"],
+        tiles_inferred=sums["tiles_inferred"],
+        decoded_ratio=counted["decoded_ratio"],
+        overcompute=counted["overcompute"],
+        peak_rss_bytes=sums["peak_rss_bytes"],
+        seconds=sums["seconds"],
+        errors=tuple(record.error for record in state.records() if record.status == "failed"),
+    )
+
+
+def existing_run(run: RunDirectory) -> dict[str, Any]:
+    """The run.json of a directory that must have one."""
+    document = run.read() if run.path.exists() else None
+    if document is None:
+        raise RunRefused(str(run.path), expected="the directory of a run", found="no run.json", fix="Check the path.")
+    return document
+
+
+def totals(state: LedgerState, tile: tuple[int, int], source_chunks: int) -> dict[str, Any]:
+    """Sums over the records of the prediction."""
+    sums: dict[str, Any] = {"done": 0, "empty": 0, "failed": 0}
+    seconds: dict[str, float] = {}
+    pixels = tiles = skipped = chunks = stored = peak = 0
+    for record in state.records():
+        peak = max(peak, record.peak_rss_bytes)
+        for name, value in record.seconds.items():
+            seconds[name] = round(seconds.get(name, 0.0) + value, 4)
+        stored += record.nbytes
+        if record.block.level:
+            continue
+        sums[record.status] += 1
+        tiles, skipped, chunks = tiles + record.tiles, skipped + record.skipped, chunks + record.chunks_decoded
+        pixels += record.pixels if record.status != "failed" else 0
+    finished = sums["done"] + sums["empty"]
+    return {
+        "totals": {
+            **sums,
+            "tiles_inferred": tiles,
+            "tiles_skipped": skipped,
+            "chunks_decoded": chunks,
+            "stored_bytes": stored,
+            "peak_rss_bytes": peak,
+            "seconds": seconds,
+        },
+        "decoded_ratio": chunks / source_chunks if finished else None,
+        "overcompute": tiles * tile[0] * tile[1] / pixels if pixels else None,
+    }

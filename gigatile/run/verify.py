@@ -1,0 +1,97 @@
+"""Is everything that the ledger claims there, and is it what it was when it was written?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from gigatile.engine.block import BlockKey
+from gigatile.outputs.check import check_shard
+from gigatile.outputs.layout import ArrayLayout
+from gigatile.outputs.omezarr import is_complete, read_layouts
+from gigatile.outputs.shard import ShardReceipt
+from gigatile.run.directory import RunDirectory
+from gigatile.run.ledger import Ledger, LedgerState
+from gigatile.run.status import existing_run
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was checked, and what is wrong."""
+
+    directory: Path
+    checked: int
+    """Shards that were read and decoded."""
+    complete: bool
+    problems: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``gigatile verify --json`` gives it."""
+        return {
+            "ok": not self.problems,
+            "complete": self.complete,
+            "shards_checked": self.checked,
+            "problems": list(self.problems),
+        }
+
+    def __str__(self) -> str:
+        if not self.problems:
+            state = "complete" if self.complete else "not complete yet, but unharmed"
+            return f"{self.directory}: {self.checked} shards checked, nothing wrong; {state}"
+        lines = [f"{self.directory}: {len(self.problems)} problems in {self.checked} shards", *self.problems]
+        return "\n".join([*lines, "Repeat the command of the run: damaged blocks are done again."])
+
+
+def verify(directory: str | PathLike[str]) -> Report:
+    """Check that the records cover every block, and every shard against its record.
+
+    Every shard is read, its digest compared and each of its chunks decoded. Records of damaged shards are revoked,
+    so that the next run does those blocks again; nothing else is changed.
+
+    Raises
+    ------
+    RunRefused
+        There is no run in the directory.
+    """
+    run = RunDirectory(Path(directory))
+    document = existing_run(run)
+    ledger = Ledger(run.ledger, durable=True)
+    state = ledger.read()
+    layouts = read_layouts(run.prediction)
+    problems: list[str] = []
+    checked = 0
+    for level, layout in enumerate(layouts):
+        for key in _keys(level, layout):
+            found = _problems(run.prediction, layout, state, key, complete=document["complete"])
+            record = state.record(key)
+            checked += record is not None and record.status == "done"
+            if found and record is not None and record.status != "failed":
+                ledger.revoke(key, state.identities(key))
+            problems += found
+    if document["complete"] != is_complete(run.prediction):
+        problems.append("run.json and prediction.zarr disagree on whether the run is complete")
+    if state.dropped:
+        problems.append(f"ledger: {state.dropped} torn records (their blocks are done again if nothing else has them)")
+    return Report(run.path, checked, document["complete"], tuple(problems))
+
+
+def _keys(level: int, layout: ArrayLayout) -> Iterator[BlockKey]:
+    rows, cols = layout.grid
+    return (BlockKey(level, row, col) for row in range(rows) for col in range(cols))
+
+
+def _problems(root: Path, layout: ArrayLayout, state: LedgerState, key: BlockKey, *, complete: bool) -> list[str]:
+    record = state.record(key)
+    path = root / str(key.level) / layout.shard_key(key.row, key.col)
+    if record is None or record.status == "failed":
+        if record is not None:
+            return [f"block {key}: failed: {record.error}"]
+        # A shard without a record belongs to a block in flight; only a complete run must have all records.
+        return [f"block {key}: no record, though the run is marked complete"] if complete else []
+    if record.status == "empty":
+        return [f"block {key}: recorded as empty, but {path} exists"] if path.exists() else []
+    receipt = ShardReceipt(record.nbytes, record.digest, False)
+    return [f"block {key}: {problem}" for problem in check_shard(path, layout, receipt)]
