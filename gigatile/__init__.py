@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from gigatile.images.image import Image as Image
     from gigatile.images.open import open as open  # noqa: A004
     from gigatile.models.load import load_model as load_model
-    from gigatile.plan.build import plan as plan
-    from gigatile.plan.plan import Plan as Plan
-    from gigatile.run.runner import Result as Result
-    from gigatile.run.runner import run as run
+    from gigatile.plans.build import plan as plan
+    from gigatile.plans.plan import Plan as Plan
+    from gigatile.runs.runner import Result as Result
+    from gigatile.runs.runner import run as run
     from gigatile.tiling.region import Region as Region
     from gigatile.tiling.tiling import Tiling as Tiling
 
 _HOME = {
     "Image": "gigatile.images.image",
-    "Plan": "gigatile.plan.plan",
+    "Plan": "gigatile.plans.plan",
     "Region": "gigatile.tiling.region",
-    "Result": "gigatile.run.runner",
+    "Result": "gigatile.runs.runner",
     "Tiling": "gigatile.tiling.tiling",
     "load_model": "gigatile.models.load",
     "map_overlap": "gigatile.engine.lazy",
     "open": "gigatile.images.open",
-    "plan": "gigatile.plan.build",
-    "run": "gigatile.run.runner",
+    "plan": "gigatile.plans.build",
+    "run": "gigatile.runs.runner",
 }
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 

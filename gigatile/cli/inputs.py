@@ -49,9 +49,7 @@ def check_run_directory(text: str) -> None:
     """Refuse a path that is not the directory of a run."""
     path = Path(text)
     if not path.exists():
-        raise RunRefused(
-            text, expected="the directory of a run", found="nothing at that path", fix=_nearby(path)
-        )
+        raise RunRefused(text, expected="the directory of a run", found="nothing at that path", fix=_nearby(path))
     if not (path / "run.json").is_file():
         found = "no run.json in it" if path.is_dir() else "a file"
         raise RunRefused(

@@ -62,9 +62,7 @@ def _dispatch(words: Sequence[str]) -> int:
         raise UsageError("gigatile: no command given", fix=f"The commands are {', '.join(COMMANDS)}.")
     command = words[0]
     if command in LATER:
-        raise UsageError(
-            f"gigatile {command} is not available yet", fix=f"The commands are {', '.join(COMMANDS)}."
-        )
+        raise UsageError(f"gigatile {command} is not available yet", fix=f"The commands are {', '.join(COMMANDS)}.")
     if command not in COMMANDS:
         hint = f"{nearest(command, list(COMMANDS))} The commands are {', '.join(COMMANDS)}."
         raise UsageError(f"gigatile: unknown command {command!r}", fix=hint.strip())

@@ -43,9 +43,7 @@ class Option:
         """Whether the part of gigatile that this value needs is there."""
         if self.works is None or (not self.metavar and text == "false"):
             return True
-        return any(
-            text == known or (known.endswith("...") and text.startswith(known[:-3])) for known in self.works
-        )
+        return any(text == known or (known.endswith("...") and text.startswith(known[:-3])) for known in self.works)
 
     @property
     def note(self) -> str:
@@ -92,12 +90,8 @@ OPTIONS = (
         "of the written probabilities (default: float32)",
         v.one_of("float32", "float16", "uint8"),
     ),
-    Option(
-        "input", "channels", "0,1,2|NAME,...", "channels, in this order (default: all but alpha)", v.channels
-    ),
-    Option(
-        "input", "scale", "S", "pixels are multiplied by it (default: 1/255 for uint8, else 1)", v.nonzero
-    ),
+    Option("input", "channels", "0,1,2|NAME,...", "channels, in this order (default: all but alpha)", v.channels),
+    Option("input", "scale", "S", "pixels are multiplied by it (default: 1/255 for uint8, else 1)", v.nonzero),
     Option("input", "mean", "A,B,C", "subtracted after scaling", v.many(v.number)),
     Option("input", "std", "A,B,C", "divided by after that", v.many(v.positive)),
     Option(
@@ -110,9 +104,7 @@ OPTIONS = (
     ),
     Option("where", "level", "N", "pyramid level to work on (default: 0)", v.whole(least=0, example=0)),
     Option("where", "pixel_size", "P", "work at this pixel size instead", v.positive, works=NOTHING),
-    Option(
-        "where", "source_pixel_size", "P", "what the image's own pixel size is", v.positive, works=NOTHING
-    ),
+    Option("where", "source_pixel_size", "P", "what the image's own pixel size is", v.positive, works=NOTHING),
     Option("where", "roi", "XMIN,YMIN,XMAX,YMAX|FILE.geojson", "only inside this area", v.roi, works=NOTHING),
     Option(
         "where",
@@ -122,9 +114,7 @@ OPTIONS = (
         v.as_text,
         works=("none", "nodata"),
     ),
-    Option(
-        "tiling", "tile", "N|NY,NX", "what the model sees at once (default: what it fixes, or 512)", v.tile
-    ),
+    Option("tiling", "tile", "N|NY,NX", "what the model sees at once (default: what it fixes, or 512)", v.tile),
     Option(
         "tiling",
         "overlap",
@@ -171,9 +161,7 @@ OPTIONS = (
         v.one_of("nms", "nmm", "wbf", "ownership"),
         works=NOTHING,
     ),
-    Option(
-        "objects", "match", "iou|ios", "what measures that two are one", v.one_of("iou", "ios"), works=NOTHING
-    ),
+    Option("objects", "match", "iou|ios", "what measures that two are one", v.one_of("iou", "ios"), works=NOTHING),
     Option("objects", "match_threshold", "T", "from which value on they are", v.number, works=NOTHING),
     Option("objects", "agnostic", "", "join objects of different classes too", _SWITCH, works=NOTHING),
     Option("objects", "class_names", "a,b,c", "names of the classes, from class 0 on", v.many(v.as_text)),

@@ -108,6 +108,13 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
         from_file = {name: given_ for name, given_ in pipeline.given.items() if name not in displaced}
         given = {**from_file, **given}
     values = read_values(given)
+    names = values.get("class_names", ())
+    if names and colors and len(names) != len(colors):
+        raise UsageError(
+            f"{given['class_names'].where} and class_colors",
+            expected="one colour for each class",
+            found=f"{len(names)} names and {len(colors)} colours",
+        )
     if values.get("model") is None:
         raise UsageError(
             parser.prog,

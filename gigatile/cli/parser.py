@@ -52,9 +52,7 @@ class Parser(argparse.ArgumentParser):
             An unknown option, a missing value, or a word too many.
         """
         flags = {flag for action in self._actions for flag in action.option_strings}
-        takes_value = {
-            flag for action in self._actions if action.nargs != 0 for flag in action.option_strings
-        }
+        takes_value = {flag for action in self._actions if action.nargs != 0 for flag in action.option_strings}
         namespace, extra = self.parse_known_intermixed_args(_glued(argv, takes_value))
         unknown = next((word for word in extra if word.startswith("-")), None)
         if unknown is not None:
@@ -63,9 +61,7 @@ class Parser(argparse.ArgumentParser):
             see = f"See '{self.prog} --help' for the options there are."
             raise UsageError(f"{self.prog}: unknown option {flag}", fix=f"{hint} {see}".strip())
         if extra:
-            raise UsageError(
-                f"{self.prog}: one word too many, {extra[0]!r}", fix=f"See '{self.prog} --help'."
-            )
+            raise UsageError(f"{self.prog}: one word too many, {extra[0]!r}", fix=f"See '{self.prog} --help'.")
         return namespace
 
 

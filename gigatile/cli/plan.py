@@ -9,7 +9,7 @@ from gigatile.cli.options import read_options, run_parser
 from gigatile.cli.parser import emit, emit_json
 
 if TYPE_CHECKING:
-    from gigatile.plan.build import Executor
+    from gigatile.plans.build import Executor
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
 
     plan = make_plan(options)
     if options.executor != "threads" or options.workers is not None:
-        from gigatile.plan.build import fitted
+        from gigatile.plans.build import fitted
 
         # Who does the work decides what --memory is shared by; `run` fits its plan in the same way.
         plan = fitted(plan, _kind(options.executor), options.workers)

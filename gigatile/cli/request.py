@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gigatile.cli.inputs import check_image, check_model
@@ -10,7 +11,7 @@ from gigatile.errors import UsageError
 
 if TYPE_CHECKING:
     from gigatile.images.image import Image
-    from gigatile.plan.plan import Plan
+    from gigatile.plans.plan import Plan
 
 
 def make_plan(options: RunOptions) -> Plan:
@@ -25,7 +26,7 @@ def make_plan(options: RunOptions) -> Plan:
     check_model(options.model)
     from gigatile.images.open import open as open_image
     from gigatile.models.load import load_model
-    from gigatile.plan.build import plan
+    from gigatile.plans.build import plan
     from gigatile.tiling.tiling import Tiling
 
     image = open_image(options.image).select(channels=options.channels, level=options.level)
@@ -40,6 +41,7 @@ def make_plan(options: RunOptions) -> Plan:
         device=options.device,
         class_names=options.class_names,
     )
+    model = replace(model, class_colors=tuple("#{:02x}{:02x}{:02x}".format(*c) for c in options.class_colors))
     tiling = Tiling(
         tile=options.tile,
         overlap=_or_auto(options.overlap),
@@ -48,7 +50,7 @@ def make_plan(options: RunOptions) -> Plan:
         border=options.border,
         block=options.block,
     )
-    return plan(
+    made = plan(
         image,
         model,
         tiling,
@@ -57,6 +59,8 @@ def make_plan(options: RunOptions) -> Plan:
         mask=options.mask,
         memory=options.memory,
     )
+    _check_classes(options, made.trial.channels_out)
+    return made
 
 
 def _or_auto(value: int | None) -> Any:
@@ -72,4 +76,17 @@ def _check_lengths(options: RunOptions, image: Image) -> None:
                 expected=f"1 or {count} numbers, as many as channels are read ({', '.join(image.channels)})",
                 found=str(len(numbers)),
                 fix="Give one number a channel, or choose the channels with --channels.",
+            )
+
+
+def _check_classes(options: RunOptions, channels_out: int) -> None:
+    """One channel makes two classes: it is above 0.5 or it is not."""
+    count = 2 if options.output == "classes" and channels_out == 1 else channels_out
+    for name, given in (("class_names", options.class_names), ("class_colors", options.class_colors)):
+        if len(given) not in {0, count}:
+            raise UsageError(
+                f"{name} for {options.model}",
+                expected=f"{count}, one for each {'class' if options.output == 'classes' else 'channel'}",
+                found=str(len(given)),
+                fix="The first is class 0.",
             )

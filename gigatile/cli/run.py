@@ -29,7 +29,7 @@ def _run(options: RunOptions, directory: str) -> int:
     from gigatile.cli.signals import stop_on_signals
 
     plan = make_plan(options)
-    from gigatile.run.runner import run
+    from gigatile.runs.runner import run
 
     with open_display(options.progress) as display, stop_on_signals(display.notice) as stopper:
         try:

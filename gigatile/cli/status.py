@@ -13,7 +13,7 @@ def main(argv: Sequence[str]) -> int:
     """Print the state of a run; reads the ledger and changes nothing."""
     arguments = directory_parser("status", "How far the run in DIR is.").parse(argv)
     check_run_directory(arguments.directory)
-    from gigatile.run.status import status
+    from gigatile.runs.status import status
 
     state = status(arguments.directory)
     if arguments.json:

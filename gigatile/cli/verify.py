@@ -21,11 +21,9 @@ def directory_parser(command: str, description: str) -> Parser:
 
 def main(argv: Sequence[str]) -> int:
     """Check records, shards and digests; 3 when something is wrong."""
-    arguments = directory_parser(
-        "verify", "Whether everything the run in DIR wrote is there and unharmed."
-    ).parse(argv)
+    arguments = directory_parser("verify", "Whether everything the run in DIR wrote is there and unharmed.").parse(argv)
     check_run_directory(arguments.directory)
-    from gigatile.run.verify import verify
+    from gigatile.runs.verify import verify
 
     report = verify(arguments.directory)
     if arguments.json:

@@ -20,7 +20,7 @@ from gigatile.errors import BlockError
 from gigatile.machine import peak_resident_bytes
 from gigatile.outputs.pyramid import downsample_shard
 from gigatile.outputs.shard import ShardReceipt, ShardWriter
-from gigatile.plan.plan import Plan
+from gigatile.plans.plan import Plan
 from gigatile.tiling.region import Region
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +75,7 @@ class BlockEngine:
 
     Memory bound
     ------------
-    What the plan projected for its lanes and its cache; see `gigatile.plan.memory`.
+    What the plan projected for its lanes and its cache; see `gigatile.plans.memory`.
     """
 
     def __init__(self, plan: Plan, root: Path, *, durable: bool, pending: npt.NDArray[np.bool_]) -> None:

@@ -53,9 +53,7 @@ def edges(size: int, step: int) -> tuple[int, ...]:
     return (*range(0, size, step), size)
 
 
-def make_level(
-    shape: tuple[int, int], full: tuple[int, int], chunk: tuple[int, int], pixel_bytes: int
-) -> Level:
+def make_level(shape: tuple[int, int], full: tuple[int, int], chunk: tuple[int, int], pixel_bytes: int) -> Level:
     """The `Level` of `shape` in an image whose level 0 has the shape `full`."""
     chunk = (max(1, min(chunk[0], shape[0])), max(1, min(chunk[1], shape[1])))
     unit = unit_shape(chunk, pixel_bytes)
@@ -76,9 +74,7 @@ def is_reduction(full: tuple[int, int], reduced: tuple[int, int]) -> bool:
     if min(reduced) < 1 or reduced[0] * reduced[1] >= full[0] * full[1]:
         return False
     lows = [big / (small + 1) for big, small in zip(full, reduced, strict=True)]
-    highs = [
-        big / (small - 1) if small > 1 else float("inf") for big, small in zip(full, reduced, strict=True)
-    ]
+    highs = [big / (small - 1) if small > 1 else float("inf") for big, small in zip(full, reduced, strict=True)]
     return all(small <= big for big, small in zip(full, reduced, strict=True)) and max(lows) <= min(highs)
 
 

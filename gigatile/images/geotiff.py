@@ -109,9 +109,7 @@ def read_transform(tag: Lookup, raster_type: GeoKey | None) -> tuple[Transform |
     With ``PixelIsPoint`` the tags place the centre of a pixel, so the corner is half a pixel away.
     GDAL's order of preference: scale and tie point, then matrix, then ground control points.
     """
-    scale, ties, matrix = (
-        _numbers(tag, code) for code in (MODEL_PIXEL_SCALE, MODEL_TIEPOINT, MODEL_TRANSFORMATION)
-    )
+    scale, ties, matrix = (_numbers(tag, code) for code in (MODEL_PIXEL_SCALE, MODEL_TIEPOINT, MODEL_TRANSFORMATION))
     notes: list[str] = []
     if len(scale) >= 2 and scale[0] and scale[1] and len(ties) >= 6:
         if scale[1] < 0:
@@ -199,8 +197,6 @@ def _read_bands(text: object) -> tuple[tuple[tuple[int, str], ...], tuple[str, .
         role, sample, value = item.get("role"), item.get("sample", ""), (item.text or "").strip()
         if role == "description" and sample.isdigit() and value:
             names.append((int(sample), value))
-        scaled |= (role == "scale" and value not in ("1", "")) or (
-            role == "offset" and value not in ("0", "")
-        )
+        scaled |= (role == "scale" and value not in ("1", "")) or (role == "offset" and value not in ("0", ""))
     note = "the bands have a scale and offset, which are not applied: pixels are as stored"
     return tuple(names), ((note,) if scaled else ())

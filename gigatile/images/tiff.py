@@ -108,7 +108,7 @@ def _parse(file: PositionalFile) -> tuple[ImageInfo, list[list[Plane]]]:
 
     with tifffile.TiffFile(file.path) as tif:
         pages = find_pages(tif, file.path)
-        planes = [[read_plane(page, file) for page in level] for level in pages.levels]
+        planes = [[read_plane(page, file, len(level)) for page in level] for level in pages.levels]
         pixel_bytes = sum(plane.samples for plane in planes[0]) * planes[0][0].dtype.itemsize
         full = planes[0][0].shape
         levels = tuple(make_level(p[0].shape, full, p[0].chunk, pixel_bytes) for p in planes)

@@ -83,8 +83,16 @@ class Plane:
                 ) from error
 
 
-def read_plane(page: Any, file: PositionalFile) -> Plane:
+def read_plane(page: Any, file: PositionalFile, pages: int) -> Plane:
     """Take from a tifffile page (or frame) what decoding needs. The tifffile handle must be open.
+
+    Parameters
+    ----------
+    page : tifffile.TiffPage or TiffFrame
+    file : PositionalFile
+        The file that the page is in.
+    pages : int
+        How many pages make up the level: a decode unit holds pixels of all of them.
 
     Raises
     ------
@@ -106,22 +114,32 @@ def read_plane(page: Any, file: PositionalFile) -> Plane:
             found=f"a table of {min(len(offsets), len(counts))}",
             fix="The file is truncated or damaged: fetch it again.",
         )
-    counts = np.where(offsets > 0, counts, 0)
+    table = _Table(chunk, offsets, np.where(offsets > 0, counts, 0))
     decoder = _decoder(page)
     if _is_raw(key):
-        decoder = _raw_decoder(key, chunk)
-        pixel_bytes = key.dtype.itemsize * (1 if separate else key.samplesperpixel)
-        full = np.full(needed, chunk[0] * chunk[1] * pixel_bytes, np.int64)
-        if not key.is_tiled:
-            rows = np.minimum(chunk[0], shape[0] - np.arange(needed) % ceil(shape[0] / chunk[0]) * chunk[0])
-            full = rows * (shape[1] * pixel_bytes)
-        counts = np.minimum(counts, full)
-        if not key.is_tiled and chunk[0] * shape[1] * pixel_bytes > 2 * UNIT_BYTES:
-            chunk, offsets, counts = _cut_strips(shape, chunk, shape[1] * pixel_bytes, offsets, counts)
-            decoder = _raw_decoder(key, chunk)
-    refuse_giant(file.path, (min(chunk[0], shape[0]), min(chunk[1], shape[1])))
-    _refuse_truncated(offsets, counts, file)
-    return Plane(shape, np.dtype(key.dtype), key.samplesperpixel, separate, chunk, offsets, counts, decoder)
+        table = _raw_table(key, table, pages)
+        decoder = _raw_decoder(key, table.chunk[1])
+    refuse_giant(file.path, (min(table.chunk[0], shape[0]), min(table.chunk[1], shape[1])))
+    _refuse_truncated(table, file)
+    return Plane(
+        shape=shape,
+        dtype=np.dtype(key.dtype),
+        samples=key.samplesperpixel,
+        separate=separate,
+        chunk=table.chunk,
+        offsets=table.offsets,
+        counts=table.counts,
+        decoder=decoder,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Where the segments of a page lie."""
+
+    chunk: tuple[int, int]
+    offsets: Pixels
+    counts: Pixels
 
 
 def _refuse_unreadable(page: Any, path: str) -> None:
@@ -150,7 +168,8 @@ def _refuse_unreadable(page: Any, path: str) -> None:
             raise ImageError(path, expected="a compression with a decoder", found=found, fix=fix) from error
 
 
-def _refuse_truncated(offsets: Pixels, counts: Pixels, file: PositionalFile) -> None:
+def _refuse_truncated(table: _Table, file: PositionalFile) -> None:
+    offsets, counts = table.offsets, table.counts
     beyond = int(((offsets + counts > file.size) & (counts > 0)).sum()) + int((offsets < 0).sum())
     if beyond:
         raise ImageError(
@@ -173,36 +192,53 @@ def _is_raw(page: Any) -> bool:
     )
 
 
-def _raw_decoder(page: Any, chunk: tuple[int, int]) -> Callable[[bytes, int], Pixels]:
+def _raw_decoder(page: Any, width: int) -> Callable[[bytes, int], Pixels]:
     stored = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
 
     def decode(data: bytes, segment: int) -> Pixels:
-        return np.frombuffer(data, stored).reshape(-1, chunk[1], samples)
+        return np.frombuffer(data, stored).reshape(-1, width, samples)
 
     return decode
 
 
-def _cut_strips(
-    shape: tuple[int, int], chunk: tuple[int, int], row_bytes: int, offsets: Pixels, counts: Pixels
-) -> tuple[tuple[int, int], Pixels, Pixels]:
-    """Cut uncompressed strips into shorter ones, so that a one-strip image is not read whole.
+def _raw_table(page: Any, table: _Table, pages: int) -> _Table:
+    """The table with no more bytes than pixels need, and with large strips cut into short ones."""
+    height, samples = page.imagelength, page.samplesperpixel
+    is_separate = page.planarconfig == 2
+    row_bytes = table.chunk[1] * page.dtype.itemsize * (1 if is_separate else samples)
+    strip_rows = min(table.chunk[0], height)
+    rows = np.full(len(table.counts), table.chunk[0])
+    if not page.is_tiled:
+        strips = ceil(height / strip_rows)
+        rows = np.minimum(strip_rows, height - np.arange(len(table.counts)) % strips * strip_rows)
+    table = _Table(table.chunk, table.offsets, np.minimum(table.counts, rows * row_bytes))
+    room = UNIT_BYTES // (pages * (samples if is_separate else 1))
+    if page.is_tiled or strip_rows * row_bytes <= room:
+        return table
+    return _cut_strips(table, height, max(1, room // row_bytes), row_bytes)
 
-    Only where every strip is full or runs on in the next one, which is how writers lay them.
+
+def _cut_strips(table: _Table, height: int, rows: int, row_bytes: int) -> _Table:
+    """Cut strips into pieces of at most `rows`, so that large ones are not read whole.
+
+    ::
+
+        strip 0 ┌──────┐ rows      strips are in row-major order, sample after sample,
+                ├──────┤ rows      and so are their pieces
+        strip 1 ├──────┤ rows
+                └──────┘ the rest
     """
-    strips = ceil(shape[0] / chunk[0])
-    rows = max(1, UNIT_BYTES // row_bytes)
-    if strips > 1:  # cut evenly, or strip borders and cuts would not form one grid
-        rows = max(r for r in range(1, min(rows, chunk[0]) + 1) if chunk[0] % r == 0)
-    pieces = ceil(min(chunk[0], shape[0]) / rows)
-    parts = np.arange(pieces, dtype=np.int64) * (rows * row_bytes)
-    cut_offsets = (offsets[:, None] + parts).reshape(-1)
-    cut_counts = np.clip(counts[:, None] - parts, 0, rows * row_bytes).reshape(-1)
-    samples = len(offsets) // strips
-    keep = ceil(shape[0] / rows)
-    cut_offsets = cut_offsets.reshape(samples, -1)[:, :keep].reshape(-1)
-    cut_counts = cut_counts.reshape(samples, -1)[:, :keep].reshape(-1)
-    return (rows, shape[1]), cut_offsets, cut_counts
+    strip_rows = min(table.chunk[0], height)
+    strips = ceil(height / strip_rows)
+    samples = len(table.offsets) // strips
+    if strips > 1:  # strip borders must be borders of pieces, or the pieces would form no grid
+        rows = max(r for r in range(1, min(rows, strip_rows) + 1) if strip_rows % r == 0)
+    starts = np.arange(ceil(strip_rows / rows), dtype=np.int64) * (rows * row_bytes)
+    keep = ceil(height / rows)
+    offsets = (table.offsets[:, None] + starts).reshape(samples, -1)[:, :keep]
+    counts = np.clip(table.counts[:, None] - starts, 0, rows * row_bytes).reshape(samples, -1)[:, :keep]
+    return _Table((rows, table.chunk[1]), offsets.reshape(-1), counts.reshape(-1))
 
 
 def _decoder(page: Any) -> Callable[[bytes, int], Pixels]:

@@ -103,7 +103,8 @@ def reduce(pixels: np.ndarray[Any, Any], fill: float, method: Downsampling) -> n
     for quarter in (pixels[..., dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)):
         valid = ~np.isnan(quarter) if math.isnan(fill) else quarter != fill
         part = (..., slice(quarter.shape[-2]), slice(quarter.shape[-1]))
-        np.add(total[part], quarter, out=total[part], where=valid)
+        with np.errstate(invalid="ignore"):  # inf - inf is NaN, here as in any mean
+            np.add(total[part], quarter, out=total[part], where=valid)
         count[part] += valid
     np.divide(total, count, out=total, where=count > 0)
     if pixels.dtype.kind != "f":
@@ -112,9 +113,7 @@ def reduce(pixels: np.ndarray[Any, Any], fill: float, method: Downsampling) -> n
     return total.astype(pixels.dtype)
 
 
-def _band(
-    source: Any, below: ArrayLayout, band: Region, chunk_cols: int, method: Downsampling
-) -> np.ndarray[Any, Any]:
+def _band(source: Any, below: ArrayLayout, band: Region, chunk_cols: int, method: Downsampling) -> np.ndarray[Any, Any]:
     """One row of chunks, shape (c, rows, width) or (rows, width), made chunk by chunk from `source`."""
     lead = () if below.channels is None else (below.channels,)
     result = np.empty((*lead, *band.shape), dtype=below.dtype)
@@ -124,9 +123,7 @@ def _band(
         window = doubled.clipped(Region(0, 0, *below.shape)).slices()
         cols = slice(part.x0 - band.x0, part.x1 - band.x0)
         for channel in np.ndindex(*lead):
-            result[(*channel, slice(None), cols)] = reduce(
-                _read(source, (*channel, *window)), below.fill, method
-            )
+            result[(*channel, slice(None), cols)] = reduce(_read(source, (*channel, *window)), below.fill, method)
     return result
 
 

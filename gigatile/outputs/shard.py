@@ -201,9 +201,7 @@ class ShardWriter:
         rows, width = band.shape[-2:] if band.ndim in (2, 3) else (0, 0)
         right_axes = channels == (() if layout.channels is None else (layout.channels,))
         whole = rows == left or (0 < rows < left and rows % layout.chunk[0] == 0)
-        if self._closed or not (
-            right_axes and whole and width == self._shape[1] and band.dtype == layout.dtype
-        ):
+        if self._closed or not (right_axes and whole and width == self._shape[1] and band.dtype == layout.dtype):
             raise BlockError(
                 str(self._path),
                 expected=f"a band of {layout.channels or 'no'} channels, whole chunk rows of "

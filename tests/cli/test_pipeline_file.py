@@ -130,3 +130,11 @@ def test_an_unknown_name_is_told_the_known_ones(tmp_path):
         find_pipeline("nucleii")
     with pytest.raises(UsageError, match="found no file"):
         find_pipeline(str(tmp_path / "none.yaml"))
+
+
+def test_the_example_of_the_documentation_is_a_pipeline_file(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "pipeline-files.md").read_text(encoding="utf-8")
+    examples = text.split("```yaml\n")[1:]
+    assert examples
+    for example in examples:
+        load(tmp_path, example.split("```")[0])

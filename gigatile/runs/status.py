@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gigatile.errors import RunRefused
-from gigatile.run.directory import RunDirectory
-from gigatile.run.ledger import Ledger, LedgerState
+from gigatile.runs.directory import RunDirectory
+from gigatile.runs.ledger import Ledger, LedgerState
 from gigatile.units import format_bytes, format_seconds
 
 

@@ -13,9 +13,9 @@ from gigatile.outputs.check import check_shard
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import is_complete, read_layouts
 from gigatile.outputs.shard import ShardReceipt
-from gigatile.run.directory import RunDirectory
-from gigatile.run.ledger import Ledger, LedgerState
-from gigatile.run.status import existing_run
+from gigatile.runs.directory import RunDirectory
+from gigatile.runs.ledger import Ledger, LedgerState
+from gigatile.runs.status import existing_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,13 @@ from gigatile.executors.executor import Callbacks, Executor
 from gigatile.executors.threads import ThreadExecutor
 from gigatile.outputs.files import remove_leftovers
 from gigatile.outputs.omezarr import create_result, mark_complete
-from gigatile.plan.build import Executor as ExecutorKind
-from gigatile.plan.build import fitted
-from gigatile.plan.plan import Plan, differences
-from gigatile.run.directory import RunDirectory
-from gigatile.run.job import BlockJob
-from gigatile.run.ledger import Ledger, LedgerState
-from gigatile.run.status import Status, status, totals
+from gigatile.plans.build import Executor as ExecutorKind
+from gigatile.plans.build import fitted
+from gigatile.plans.plan import Plan, differences
+from gigatile.runs.directory import RunDirectory
+from gigatile.runs.job import BlockJob
+from gigatile.runs.ledger import Ledger, LedgerState
+from gigatile.runs.status import Status, status, totals
 
 Existing = Literal["resume", "retry-failed", "overwrite"]
 PACKAGES = ("gigatile", "numpy", "zarr", "tifffile", "imagecodecs", "numcodecs", "onnxruntime", "dask")

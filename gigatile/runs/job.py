@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from gigatile.engine.block import BlockEngine, BlockKey, BlockRecord
 from gigatile.executors.executor import Notify
-from gigatile.plan.plan import Plan
-from gigatile.run.ledger import Ledger
+from gigatile.plans.plan import Plan
+from gigatile.runs.ledger import Ledger
 
 
 @dataclass

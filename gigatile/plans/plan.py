@@ -15,7 +15,7 @@ from gigatile.models.warmup import Trial
 from gigatile.outputs.layout import ArrayLayout, pyramid_layouts
 from gigatile.outputs.omezarr import ResultMetadata
 from gigatile.outputs.rule import OutputRule
-from gigatile.plan.memory import MemoryPlan
+from gigatile.plans.memory import MemoryPlan
 from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
 from gigatile.units import format_bytes, format_seconds
 

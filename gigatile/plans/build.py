@@ -13,8 +13,8 @@ from gigatile.models.model import LoadedModel
 from gigatile.models.values import check_dtype
 from gigatile.models.warmup import Trial, batch_changes_bits, size_multiple, try_model
 from gigatile.outputs.rule import output_rule
-from gigatile.plan.memory import Demand, MemoryPlan
-from gigatile.plan.plan import Plan
+from gigatile.plans.memory import Demand, MemoryPlan
+from gigatile.plans.plan import Plan
 from gigatile.tiling.tiling import Grid, Tiling, block_side, chunk_side, whole_cores
 from gigatile.units import format_bytes, parse_bytes
 
