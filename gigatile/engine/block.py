@@ -59,8 +59,8 @@ class BlockRecord:
     """Tiles inferred."""
     skipped: int = 0
     """Tiles without a pixel to keep."""
-    chunks_decoded: int = 0
-    """Source chunks that this process decoded since its last record."""
+    units_decoded: int = 0
+    """Units of the source (chunks, or groups of small ones) that this process decoded since its last record."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Busy seconds by stage."""
     peak_rss_bytes: int = 0
@@ -127,7 +127,7 @@ class BlockEngine:
             digest=receipt.digest,
             tiles=tally.tiles,
             skipped=tally.skipped,
-            chunks_decoded=self._plan.image.counter.take(),
+            units_decoded=self._plan.image.counter.take(),
             seconds={name: round(value, 4) for name, value in clock.seconds.items()},
             peak_rss_bytes=peak_resident_bytes(),
         )

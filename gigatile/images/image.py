@@ -266,7 +266,7 @@ class Image:
 
     def _decode(self, key: Key) -> Pixels:
         unit = self.source.decode(*key)
-        self.counter.add(self.source.chunks_in(*key))
+        self.counter.add()
         return unit
 
     def _validity(self, pixels: Pixels) -> Pixels | None:
@@ -298,28 +298,22 @@ class Image:
 
 
 class DecodeCounter:
-    """Counts stored chunks decoded, over all threads."""
+    """Counts decoded units, over all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.chunks = 0
+        self.units = 0
 
-    def add(self, chunks: int) -> None:
-        """Count `chunks` more."""
+    def add(self) -> None:
+        """Count one more."""
         with self._lock:
-            self.chunks += chunks
+            self.units += 1
 
     def take(self) -> int:
         """The count since the last call, so that the sum over all calls is exact whoever calls."""
         with self._lock:
-            chunks, self.chunks = self.chunks, 0
-            return chunks
-
-
-def chunks_total(level: Level) -> int:
-    """Stored chunks of a level, decoded or not."""
-    (height, width), (chunk_y, chunk_x) = level.shape, level.chunks
-    return -(-height // chunk_y) * -(-width // chunk_x)
+            units, self.units = self.units, 0
+            return units
 
 
 def _rebuild(source: Source, channels: tuple[int, ...], level: int) -> Image:

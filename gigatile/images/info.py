@@ -39,6 +39,11 @@ class Level:
     edges_x: tuple[int, ...]
     """Borders of the decode units along x."""
 
+    @property
+    def unit_count(self) -> int:
+        """Number of decode units."""
+        return (len(self.edges_y) - 1) * (len(self.edges_x) - 1)
+
     def units(self, y0: int, y1: int, x0: int, x1: int) -> list[tuple[int, int]]:
         """(row, col) of the decode units that touch a non-empty box inside the level."""
         rows = range(bisect_right(self.edges_y, y0) - 1, bisect_right(self.edges_y, y1 - 1))

@@ -163,8 +163,7 @@ class Demand:
         reads_y = [self.grid.y.reads(blocks.region(i, 0).y0, blocks.region(i, 0).y1) for i in range(rows)]
         reads_x = [self.grid.x.reads(blocks.region(0, j).x0, blocks.region(0, j).x1) for j in range(cols)]
         decoded = _touched(level, reads_y, 0) * _touched(level, reads_x, 1)
-        total = (len(level.edges_y) - 1) * (len(level.edges_x) - 1)
-        return float(decoded / total)
+        return float(decoded / level.unit_count)
 
 
 def _touched(level: Level, reads: list[tuple[int, int]], axis: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from gigatile.images.image import Image, chunks_total
+from gigatile.images.image import Image
 from gigatile.models.model import LoadedModel
 from gigatile.models.warmup import Trial
 from gigatile.outputs.layout import ArrayLayout, pyramid_layouts
@@ -195,7 +195,7 @@ class Plan:
         rows, cols = self.grid.y.count, self.grid.x.count
         layout = self.layouts[0]
         bits = "last bits depend on the batch" if self.batch_changes_bits else "bits do not depend on it"
-        source = chunks_total(self.image.levels[self.image.level])
+        source = self.image.levels[self.image.level]
         lines = [
             (
                 "image",
@@ -220,7 +220,11 @@ class Plan:
                 "inference",
                 f"{self.tiles_inferred} tiles, overcompute {self.overcompute:.2f}; batch {self.batch} ({bits})",
             ),
-            ("reads", f"{source} source chunks, each decoded about {memory.decoded_ratio:.2f} times"),
+            (
+                "reads",
+                f"{source.unit_count} units, chunks of {source.chunks[0]} x {source.chunks[1]} px, "
+                f"each decoded about {memory.decoded_ratio:.2f} times",
+            ),
             (
                 "writes",
                 f"{self.rule.output} {layout.dtype} in {len(self.layouts)} levels, "

@@ -227,6 +227,7 @@ class _Execution:
     def _write_run_json(self, *, complete: bool) -> None:
         plan, model = self.plan, self.plan.model.model
         described = plan.describe()
+        source_units = plan.image.levels[plan.image.level].unit_count
         self.directory.write(
             {
                 "complete": complete,
@@ -240,19 +241,12 @@ class _Execution:
                     "chunk": list(plan.chunk),
                     "levels": len(plan.layouts),
                     "blocks": plan.blocks.count,
-                    "source_chunks": source_chunks(plan),
+                    "source_units": source_units,
                 },
                 "versions": versions(),
-                **totals(self.ledger.read(), plan.tiling.tile_yx, source_chunks(plan)),
+                **totals(self.ledger.read(), plan.tiling.tile_yx, source_units),
             }
         )
-
-
-def source_chunks(plan: Plan) -> int:
-    """Stored chunks of the level that is read."""
-    from gigatile.images.image import chunks_total
-
-    return chunks_total(plan.image.levels[plan.image.level])
 
 
 def versions() -> dict[str, str]:

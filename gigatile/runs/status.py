@@ -100,7 +100,7 @@ def status(directory: str | PathLike[str]) -> Status:
     state = Ledger(run.ledger, durable=False).read()
     tile = document["plan"]["tiling"]["tile"]
     layout = document["layout"]
-    counted = totals(state, (tile[0], tile[1]), layout["source_chunks"])
+    counted = totals(state, (tile[0], tile[1]), layout["source_units"])
     sums = counted["totals"]
     return Status(
         directory=run.path,
@@ -126,11 +126,11 @@ def existing_run(run: RunDirectory) -> dict[str, Any]:
     return document
 
 
-def totals(state: LedgerState, tile: tuple[int, int], source_chunks: int) -> dict[str, Any]:
+def totals(state: LedgerState, tile: tuple[int, int], source_units: int) -> dict[str, Any]:
     """Sums over the records of the prediction."""
     sums: dict[str, Any] = {"done": 0, "empty": 0, "failed": 0}
     seconds: dict[str, float] = {}
-    pixels = tiles = skipped = chunks = stored = peak = 0
+    pixels = tiles = skipped = units = stored = peak = 0
     for record in state.records():
         peak = max(peak, record.peak_rss_bytes)
         for name, value in record.seconds.items():
@@ -139,7 +139,7 @@ def totals(state: LedgerState, tile: tuple[int, int], source_chunks: int) -> dic
         if record.block.level:
             continue
         sums[record.status] += 1
-        tiles, skipped, chunks = tiles + record.tiles, skipped + record.skipped, chunks + record.chunks_decoded
+        tiles, skipped, units = tiles + record.tiles, skipped + record.skipped, units + record.units_decoded
         pixels += record.pixels if record.status != "failed" else 0
     finished = sums["done"] + sums["empty"]
     return {
@@ -147,11 +147,11 @@ def totals(state: LedgerState, tile: tuple[int, int], source_chunks: int) -> dic
             **sums,
             "tiles_inferred": tiles,
             "tiles_skipped": skipped,
-            "chunks_decoded": chunks,
+            "units_decoded": units,
             "stored_bytes": stored,
             "peak_rss_bytes": peak,
             "seconds": seconds,
         },
-        "decoded_ratio": chunks / source_chunks if finished else None,
+        "decoded_ratio": units / source_units if finished else None,
         "overcompute": tiles * tile[0] * tile[1] / pixels if pixels else None,
     }
