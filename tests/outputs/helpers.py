@@ -32,9 +32,7 @@ def noise(layout: ArrayLayout, seed: int = 0, holes: float = 0.3) -> np.ndarray:
     return pixels
 
 
-def write_shard(
-    path: Path, layout: ArrayLayout, pixels: np.ndarray, rows=None, durable=False
-) -> ShardReceipt:
+def write_shard(path: Path, layout: ArrayLayout, pixels: np.ndarray, rows=None, durable=False) -> ShardReceipt:
     """One shard from its pixels, handed over in bands of `rows`."""
     step = rows or layout.chunk[0]
     with ShardWriter(path, layout, pixels.shape[-2:], durable) as writer:
@@ -43,9 +41,7 @@ def write_shard(
         return writer.finish()
 
 
-def write_level(
-    root: Path, level: int, layout: ArrayLayout, pixels: np.ndarray
-) -> dict[tuple[int, int], ShardReceipt]:
+def write_level(root: Path, level: int, layout: ArrayLayout, pixels: np.ndarray) -> dict[tuple[int, int], ShardReceipt]:
     receipts = {}
     for row in range(layout.grid[0]):
         for col in range(layout.grid[1]):

@@ -137,6 +137,19 @@ def test_fill_chunks_are_not_stored(tmp_path):
     assert receipt.nbytes == int(index[1, 2, 1]) + 16 * 16 + 4
 
 
+def test_chunks_are_padded_with_fill_beyond_the_edge(tmp_path):
+    layout = make_layout((20, 10), dtype="uint16", fill=65535, shard=(32, 32), chunk=(16, 16))
+    write_shard(tmp_path / "s", layout, np.full((20, 10), 7, np.uint16))
+    content = (tmp_path / "s").read_bytes()
+    index = np.frombuffer(content[-(16 * 4 + 4) : -4], dtype="<u8").reshape(2, 2, 2)
+    assert (index[:, 1] == 2**64 - 1).all()
+    padded = np.full((32, 16), 65535, np.uint16)
+    padded[:20, :10] = 7
+    for row, (offset, nbytes) in enumerate(index[:, 0].tolist()):
+        chunk = np.frombuffer(numcodecs.blosc.decompress(content[offset : offset + nbytes]), np.uint16)
+        np.testing.assert_array_equal(chunk.reshape(16, 16), padded[16 * row : 16 * row + 16])
+
+
 @pytest.mark.parametrize(
     "band",
     [
