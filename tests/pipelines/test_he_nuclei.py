@@ -24,9 +24,7 @@ BACKGROUND, TISSUE, BROWN, NUCLEUS = range(4)
 def session():
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(
-        str(FOLDER / "model.onnx"), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(str(FOLDER / "model.onnx"), options, providers=["CPUExecutionProvider"])
 
 
 @pytest.fixture(scope="module")
