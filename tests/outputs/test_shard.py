@@ -33,12 +33,13 @@ def layouts(draw):
     dtype = np.dtype(draw(st.sampled_from(["uint8", "uint16", "int16", "float16", "float32", "float64"])))
     chunk = draw(st.tuples(st.integers(1, 24), st.integers(1, 24)))
     times = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    shard = (chunk[0] * times[0], chunk[1] * times[1])
     return ArrayLayout(
-        shape=draw(st.tuples(st.integers(1, 90), st.integers(1, 90))),
+        shape=draw(st.tuples(*(st.integers(1, min(3 * side, 90)) for side in shard))),
         channels=draw(st.sampled_from([None, 1, 3])),
         dtype=dtype,
         fill=draw(st.sampled_from([default_fill(dtype), 0])),
-        shard=(chunk[0] * times[0], chunk[1] * times[1]),
+        shard=shard,
         chunk=chunk,
     )
 
