@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from gigatile.engine.lazy import map_overlap as map_overlap
     from gigatile.images.image import Image as Image
-    from gigatile.images.open import open as open  # noqa: A004
+    from gigatile.images.open import open as open
     from gigatile.models.load import load_model as load_model
     from gigatile.plans.build import plan as plan
     from gigatile.plans.plan import Plan as Plan

@@ -69,7 +69,7 @@ def plan(
     check_dtype(str(image.info.path), image.dtype)
     budget = parse_bytes(memory, "memory") if memory is not None else available_bytes() // 2
     channels = len(image.selected)
-    tiling = _resolved(tiling or Tiling(), model, channels)
+    tiling = resolved_tiling(tiling or Tiling(), model, channels)
     batch = model.model.fixed_batch or model.batch or 1
     if model.model.fixed_batch is not None and model.batch not in (None, model.model.fixed_batch):
         raise ModelError(
@@ -87,7 +87,7 @@ def plan(
         tiling=tiling,
         rule=rule,
         mask=mask,
-        block=_block(tiling, image.grid_shape),
+        block=block_sides(tiling, image.grid_shape),
         block_is_auto=tiling.block is None,
         batch=batch,
         batch_changes_bits=changes and batch_changes_bits(model, channels, tiling.tile_yx, batch),
@@ -145,7 +145,7 @@ def _check_scope(mask: str, roi: object) -> None:
         raise UsageError("mask", expected="nodata or none", found=repr(mask), fix="Other masks are not there yet.")
 
 
-def _resolved(tiling: Tiling, model: LoadedModel, channels: int) -> Tiling:
+def resolved_tiling(tiling: Tiling, model: LoadedModel, channels: int) -> Tiling:
     """Fill in the tile and, with it, the overlap; the halo respects what the model's sides must divide by."""
     multiple = 1
     if tiling.overlap == "auto" and (model.model.channels_in or channels) == channels:
@@ -174,7 +174,7 @@ def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int,
     return try_model(model, channels, tile, batch)
 
 
-def _block(tiling: Tiling, shape: tuple[int, int]) -> tuple[int, int]:
+def block_sides(tiling: Tiling, shape: tuple[int, int]) -> tuple[int, int]:
     """The block that was asked for in whole cores, or one of about the usual size."""
     stride = tiling.grid(shape).stride
     if tiling.block is not None:

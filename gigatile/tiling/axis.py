@@ -81,9 +81,12 @@ class Axis:
         return range(first, max(last, first))
 
     def reads(self, start: int, stop: int) -> tuple[int, int]:
-        """Pixels inside the image that the tiles covering ``[start, stop)`` read (mirrored ones lie inside)."""
+        """Pixels inside the image that the tiles covering ``[start, stop)`` read, mirrored ones included."""
         tiles = self.covering(start, stop)
-        return max(self.read(tiles[0])[0], 0), min(self.read(tiles[-1])[1], self.size)
+        low, high = self.read(tiles[0])[0], self.read(tiles[-1])[1]
+        # Beyond the right edge the last tile sees what lies as far to the left of it; likewise at the left.
+        mirrored_low = 2 * self.size - 1 - high if high > self.size else low
+        return max(min(low, mirrored_low), 0), min(max(high, 1 - low), self.size)
 
     def fresh(self, index: int) -> int:
         """First pixel of the support of tile `index` that no earlier tile covers."""
