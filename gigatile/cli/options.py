@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gigatile.cli.option_table import BY_NAME, EXCLUSIVE, GROUPS, OPTIONS
 from gigatile.cli.parser import Parser, add_debug
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gigatile.models.values import Activation
     from gigatile.tiling.axis import Blend
 
+Existing = Literal["resume", "retry-failed", "overwrite"]
 USUAL_TILE = 512
 
 
@@ -55,7 +56,7 @@ class RunOptions:
     block: int | None
     executor: str
     workers: int | None
-    existing: str
+    existing: Existing
     """What to do with a result that is there: `resume`, `retry-failed` or `overwrite`."""
     durable: bool
     progress: str
@@ -100,6 +101,8 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
     given = {name: Given(namespace[name], Where(name)) for name in BY_NAME if namespace[name] is not None}
     colors: tuple[tuple[int, int, int], ...] = ()
     if "pipeline" in given:
+        # What is wrong whatever the file says is told before pydantic is imported.
+        read_values({name: given[name] for name in given.keys() - {"overlap", "margin"}})
         from gigatile.cli.pipeline_file import find_pipeline, load_pipeline
 
         pipeline = load_pipeline(find_pipeline(given.pop("pipeline").text))
@@ -206,7 +209,7 @@ def _options(
     colors: tuple[tuple[int, int, int], ...],
 ) -> RunOptions:
     value = values.get
-    existing = "overwrite" if value("overwrite") == "true" else "resume"
+    existing: Existing = "overwrite" if value("overwrite") == "true" else "resume"
     return RunOptions(
         image=image,
         output_dir=namespace["output_dir"],
