@@ -143,7 +143,8 @@ HEAVY = ("numpy", "dask", "distributed", "zarr", "tifffile", "imagecodecs", "onn
 LIGHT_LINES = (
     "--help", "--version", "", "nonsense", "run", "run --help", "plan --help", "info --help", "status --help",
     "run a.tif -o out --model m.onnx --overlap 0.2", "run a.tif --tiles 3", "run a.tif --model m:f --blend hamm",
-    "run none.tif -o out --model m:f", "run a.tif --pipeline he-nuclei --blend hamm", "plan a.tif --model m:f --roi 0,0,1,1", "info none.tif", "verify none",
+    "run none.tif -o out --model m:f", "run a.tif --pipeline he-nuclei --blend hamm",
+    "plan a.tif --model m:f --roi 0,0,1,1", "info none.tif", "verify none",
     "run a.tif --model m:f --memory lots -o out", "probe m.onnx", "pipelines --help",
 )  # fmt: skip
 
