@@ -44,11 +44,12 @@ def main(argv: Sequence[str]) -> int:
         folder / name for name in (f"slide-{side}.ome.tif", f"result-{side}", f"overlay-{side}.png")
     )
     _make_slide(slide, side)
+    blocks_before = _blocks_finished(result)
     code, seconds = _run(slide, result, options.progress)
     if code != 0:
         return code
     shares = _draw(slide, result, picture)
-    emit("\n".join(_report(result, picture, seconds, shares)))
+    emit("\n".join([*_report(result, picture, shares), _speed(result, seconds, blocks_before)]))
     say(f"done in {format_seconds(time.monotonic() - started)}.")
     return 0
 
@@ -91,7 +92,7 @@ def _make_slide(slide: Path, side: int) -> None:
     from gigatile.cli.demo_slide import TILE_PX, write_slide
 
     say(
-        f"making a sample slide of {side} x {side} px ({side * side / 1e6:.0f} megapixels): a mosaic of "
+        f"making a sample slide of {side} x {side} px ({side * side / 1e6:.1f} megapixels): a mosaic of "
         "scikit-image's immunohistochemistry picture, real tissue on made-up outlines"
     )
     started = time.monotonic()
@@ -139,22 +140,42 @@ def _draw(slide: Path, result: Path, picture: Path) -> dict[str, float]:
     return draw_overlay(open_image(str(slide)), result / "prediction.zarr", _legend(), picture)
 
 
-def _report(result: Path, picture: Path, seconds: float, shares: dict[str, float]) -> list[str]:
-    """What was measured, read back from the run directory."""
+def _blocks_finished(result: Path) -> int:
+    """Blocks of the prediction that an earlier demo finished."""
+    from gigatile.runs.status import status
+
+    if not (result / "run.json").exists():
+        return 0
+    state = status(result)
+    return state.done + state.empty
+
+
+def _report(result: Path, picture: Path, shares: dict[str, float]) -> list[str]:
+    """Where things are, and what the run directory says of the work."""
     from gigatile.runs.status import status
 
     state, facts = status(result), json.loads((result / "run.json").read_text())
-    height, width = facts["plan"]["image"]["shape"]
-    megapixels = height * width / 1e6
     budget = facts["summary"]["memory"]["budget_bytes"]
     classes = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
     return [
         f"overlay     {picture}",
         f"classes     {classes}",
-        f"measured    {megapixels:.0f} Mpx in {format_seconds(seconds)} with planning and pyramid: "
-        f"{megapixels / seconds:.1f} Mpx/s on {available_cores()} cores",
-        f"            peak memory {format_bytes(state.peak_rss_bytes)} of {format_bytes(budget)} allowed",
-        f"            {state.tiles_inferred} tiles inferred, overcompute {state.overcompute:.2f}; "
-        f"each source chunk decoded {state.decoded_ratio:.2f} times",
         f"check it    gigatile verify {shlex.quote(str(result))}",
+        f"measured    {state.tiles_inferred} tiles inferred, overcompute {state.overcompute:.2f}; "
+        f"each source chunk decoded {state.decoded_ratio:.2f} times",
+        f"            peak memory {format_bytes(state.peak_rss_bytes)} of {format_bytes(budget)} allowed",
     ]
+
+
+def _speed(result: Path, seconds: float, blocks_before: int) -> str:
+    """Pixels a second; only of a run that did all its blocks this time."""
+    facts = json.loads((result / "run.json").read_text())
+    blocks = facts["layout"]["blocks"]
+    if blocks_before:
+        return f"            {blocks_before} of {blocks} blocks were there already, so no speed is given"
+    height, width = facts["plan"]["image"]["shape"]
+    megapixels = height * width / 1e6
+    return (
+        f"            {megapixels:.1f} Mpx in {format_seconds(seconds)} with planning and pyramid: "
+        f"{megapixels / seconds:.1f} Mpx/s on {available_cores()} cores"
+    )
