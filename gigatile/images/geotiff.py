@@ -54,6 +54,8 @@ class Geo:
     nodata: float | None = None
     bands: tuple[tuple[int, str], ...] = ()
     """(index, description) of the bands that have one."""
+    colours: tuple[tuple[int, str], ...] = ()
+    """(index, GDAL's colour interpretation in small letters) of the bands that have one."""
     notes: tuple[str, ...] = ()
 
 
@@ -74,13 +76,13 @@ def read_geo(tag: Lookup, dtype: np.dtype[Any]) -> Geo:
         crs, crs_notes = None, (f"the control points are in {crs}",)  # as GDAL: the pixels are in no CRS
     unit, unit_notes = _unit(keys, crs) if transform else (None, ())
     nodata, nodata_notes = read_nodata(tag(GDAL_NODATA), dtype)
-    bands, band_notes = _read_bands(tag(GDAL_METADATA))
+    bands, colours, band_notes = _read_bands(tag(GDAL_METADATA))
     size = None
     if transform and unit:
         a, b, _, d, e, _ = transform
         size = PixelSize(math.hypot(b, e), math.hypot(a, d), unit)
     notes = (*place_notes, *crs_notes, *unit_notes, *nodata_notes, *band_notes)
-    return Geo(transform, crs, size, nodata, bands, notes)
+    return Geo(transform, crs, size, nodata, bands, colours, notes)
 
 
 def _numbers(tag: Lookup, code: int) -> tuple[Any, ...]:
@@ -184,19 +186,24 @@ def read_nodata(text: object, dtype: np.dtype[Any]) -> tuple[float | None, tuple
     return value, ()
 
 
-def _read_bands(text: object) -> tuple[tuple[tuple[int, str], ...], tuple[str, ...]]:
-    """Band descriptions in GDAL's metadata tag, and notes."""
+_Bands = tuple[tuple[int, str], ...]
+
+
+def _read_bands(text: object) -> tuple[_Bands, _Bands, tuple[str, ...]]:
+    """Band descriptions and colours in GDAL's metadata tag, and notes."""
     if not text:
-        return (), ()
+        return (), (), ()
     try:
         items = ElementTree.fromstring(str(text).strip("\0 ")).findall("Item")
     except ElementTree.ParseError as error:
-        return (), (f"GDAL's metadata tag is not XML ({error}): left aside",)
-    names, scaled = [], False
+        return (), (), (f"GDAL's metadata tag is not XML ({error}): left aside",)
+    found: dict[str, list[tuple[int, str]]] = {}
     for item in items:
-        role, sample, value = item.get("role"), item.get("sample", ""), (item.text or "").strip()
-        if role == "description" and sample.isdigit() and value:
-            names.append((int(sample), value))
-        scaled |= (role == "scale" and value not in ("1", "")) or (role == "offset" and value not in ("0", ""))
+        sample, value = item.get("sample", ""), (item.text or "").strip()
+        if sample.isdigit() and value:
+            found.setdefault(item.get("role", ""), []).append((int(sample), value))
+    scaled = any(value != "1" for _, value in found.get("scale", ()))
+    scaled |= any(value != "0" for _, value in found.get("offset", ()))
     note = "the bands have a scale and offset, which are not applied: pixels are as stored"
-    return tuple(names), ((note,) if scaled else ())
+    colours = tuple((sample, value.lower()) for sample, value in found.get("colorinterp", ()))
+    return tuple(found.get("description", ())), colours, ((note,) if scaled else ())

@@ -24,6 +24,7 @@ from gigatile.errors import GigatileError, ImageError
 from gigatile.images.decode_units import chunk_span, chunks_of, make_level
 from gigatile.images.file import PositionalFile, file_identity
 from gigatile.images.info import ImageInfo
+from gigatile.images.tiff_check import check_directories
 from gigatile.images.tiff_info import describe, with_chatter
 from gigatile.images.tiff_pages import find_pages
 from gigatile.images.tiff_segments import Plane, read_plane
@@ -107,6 +108,7 @@ def _parse(file: PositionalFile) -> tuple[ImageInfo, list[list[Plane]]]:
     import tifffile
 
     with tifffile.TiffFile(file.path) as tif:
+        check_directories(tif, file)
         pages = find_pages(tif, file.path)
         planes = [[read_plane(page, file, len(level)) for page in level] for level in pages.levels]
         pixel_bytes = sum(plane.samples for plane in planes[0]) * planes[0][0].dtype.itemsize

@@ -33,6 +33,7 @@ _ORIENTATION = 274
 _UM_PER_RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
 _ALPHA_SAMPLES = (1, 2)
 _COLOURS = ("red", "green", "blue")
+_NO_COLOUR = ("gray", "grey", "undefined", "palette")
 
 
 def describe(tif: Any, path: str, pages: Pages, levels: tuple[Level, ...]) -> ImageInfo:
@@ -82,7 +83,7 @@ def _resolution(page: Any) -> tuple[PixelSize | None, tuple[str, ...]]:
     """Pixel size from XResolution and YResolution, where a microscope could have it."""
     unit = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296) or 2))
     sides = [_ratio(page.tags.valueof(code)) for code in (283, 282)]
-    if unit is None or not all(sides):
+    if unit is None or not all(sides) or sides == [1.0, 1.0]:  # one pixel an inch: a writer's default
         return None, ()
     y, x = (unit / side for side in sides)
     low, high = _MICROSCOPE_UM
@@ -106,24 +107,30 @@ def _ratio(value: object) -> float:
 
 
 def _channels(page: Any, planes: int, geo: Geo, ome: OmePixels) -> tuple[tuple[str, ...], int | None]:
-    """Names of all channels, and which of them is alpha."""
+    """Names of all channels, and which of them is alpha.
+
+    Later statements win: index, colour of the pixels, GDAL's colours (which also tell that an "alpha" is
+    in truth near infrared), descriptions of bands, names in OME-XML.
+    """
     samples = page.samplesperpixel
     extras = [int(extra) for extra in page.extrasamples[:samples]]
     names = [str(i) for i in range(planes * samples)]
     is_rgb = page.photometric == _RGB or (page.photometric == _YCBCR and page.compression in _BECOMES_RGB)
-    if planes == 1 and is_rgb and samples >= len(_COLOURS):
-        names[:3] = _COLOURS
     alpha = None
     if planes == 1 and samples > 1:
         first = samples - len(extras)
         alpha = next((first + i for i, extra in enumerate(extras) if extra in _ALPHA_SAMPLES), None)
-    if alpha is not None:
-        names[alpha] = "alpha"
-    for i, description in geo.bands:
+    if geo.colours:
+        alpha = next((i for i, colour in geo.colours if colour == "alpha" and i < len(names)), None)
+    elif planes == 1 and is_rgb and samples >= len(_COLOURS):
+        names[:3] = _COLOURS
+    for i, name in (*((i, c) for i, c in geo.colours if c not in _NO_COLOUR), *geo.bands):
         if i < len(names) and i != alpha:
-            names[i] = description
+            names[i] = name
     if sum(ome.samples) == len(names) and all(n == 1 for n in ome.samples):
         names = [stated or name for stated, name in zip(ome.channels, names, strict=True)]
+    if alpha is not None:
+        names[alpha] = "alpha"
     return _distinct(names), alpha
 
 
