@@ -8,9 +8,10 @@ one key at a time, whatever its number of threads.
 from __future__ import annotations
 
 import hashlib
+import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -47,7 +48,8 @@ class DaskExecutor:
         held: dict[Any, K] = {}
         try:
             while True:
-                for key in islice(keys, self._window() - len(held)):
+                # Workers may have left meanwhile: then the window is smaller than what is held.
+                for key in islice(keys, max(self._window() - len(held), 0)):
                     held[self.client.submit(_run, token, payload, key, pure=False)] = key
                 if not held:
                     return
@@ -90,19 +92,32 @@ def local_cluster(workers: int) -> Iterator[Any]:
     """A client of `workers` processes on this machine, which end with the block."""
     from distributed import Client, LocalCluster
 
-    # Our budget is ours: at its own limit a nanny would pause and kill workers.
-    with (
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=0,
-            dashboard_address=None,
-            silence_logs=50,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with ExitStack() as stack:
+        with _deaf_to_interrupts():
+            # Our budget is ours: at its own limit a nanny would pause and kill workers.
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=0,
+                dashboard_address=None,
+                silence_logs=50,
+            )
+        stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster))
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started meanwhile do not die of the Ctrl-C that a terminal sends to all: we stop them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
