@@ -79,28 +79,25 @@ class TiffSource:
         height = grid.edges_y[row + 1] - grid.edges_y[row]
         width = grid.edges_x[col + 1] - grid.edges_x[col]
         out = np.empty((len(self._info.channels), height, width), self._info.dtype)
-        if self.chunks_in(level, row, col) < self._segments_in(level, row, col):
+        span = chunk_span(grid, row, col)
+        if not all(plane.is_complete(*span) for plane in self._planes[level]):
             out[...] = 0 if self._info.nodata is None else self._info.nodata
         first = 0
         for plane in self._planes[level]:
             channels = out[first : first + plane.samples]
             for i, j, ys, xs in chunks_of(grid, row, col):
-                plane.fill(self._file, i, j, channels[:, ys, xs], f"{self._path}, level {level}")
+                plane.fill(self._file, (i, j), channels[:, ys, xs], f"{self._path}, level {level}")
             first += plane.samples
         return out
 
     def chunks_in(self, level: int, row: int, col: int) -> int:
         """Number of tiles or strips that the file stores in a unit, all planes together."""
-        rows, cols = chunk_span(self._info.levels[level], row, col)
-        return sum(plane.stored(i, j) for plane in self._planes[level] for i in rows for j in cols)
+        span = chunk_span(self._info.levels[level], row, col)
+        return sum(plane.stored(*span) for plane in self._planes[level])
 
     def identity(self) -> Mapping[str, str | int]:
         """Size and sampled digest of the file."""
         return file_identity(self._file)
-
-    def _segments_in(self, level: int, row: int, col: int) -> int:
-        rows, cols = chunk_span(self._info.levels[level], row, col)
-        return len(rows) * len(cols) * sum(len(plane.segments(0, 0)) for plane in self._planes[level])
 
 
 def _parse(file: PositionalFile) -> tuple[ImageInfo, list[list[Plane]]]:

@@ -38,23 +38,25 @@ class Plane:
     chunk: tuple[int, int]
     """Height and width of a segment."""
     offsets: np.ndarray[Any, np.dtype[np.int64]]
+    """Byte of each segment, shape (samples stored apart or 1, rows, cols)."""
     counts: np.ndarray[Any, np.dtype[np.int64]]
-    """Bytes per segment; 0 where the file leaves the segment out."""
+    """Bytes per segment, shape as `offsets`; 0 where the file leaves the segment out."""
     decoder: Callable[[bytes, int], Pixels]
     """From the bytes of segment i to pixels (h, w, samples), perhaps beyond the edge of the page."""
 
-    def segments(self, row: int, col: int) -> tuple[int, ...]:
-        """Indices of the segments at a place of the grid: one, or one per sample."""
-        rows, cols = ceil(self.shape[0] / self.chunk[0]), ceil(self.shape[1] / self.chunk[1])
-        first = row * cols + col
-        return tuple(first + i * rows * cols for i in range(self.samples if self.separate else 1))
+    def stored(self, rows: range, cols: range) -> int:
+        """How many segments the file holds in a part of the grid."""
+        return int(np.count_nonzero(self._part(rows, cols)))
 
-    def stored(self, row: int, col: int) -> int:
-        """How many of these segments the file holds."""
-        return sum(self.counts[i] > 0 for i in self.segments(row, col))
+    def is_complete(self, rows: range, cols: range) -> bool:
+        """Whether the file leaves none of them out."""
+        return bool(self._part(rows, cols).all())
 
-    def fill(self, file: PositionalFile, row: int, col: int, out: Pixels, where: str) -> None:
-        """Decode the segments at a place of the grid into `out`, shape (samples, h, w).
+    def _part(self, rows: range, cols: range) -> Pixels:
+        return self.counts[:, rows.start : rows.stop, cols.start : cols.stop]
+
+    def fill(self, file: PositionalFile, place: tuple[int, int], out: Pixels, where: str) -> None:
+        """Decode the segments at a place (row, col) of the grid into `out`, shape (samples, h, w).
 
         What the file leaves out keeps its value in `out`.
 
@@ -63,11 +65,14 @@ class Plane:
         BlockError
             The bytes cannot be read or decoded.
         """
+        sets, rows, cols = self.counts.shape
         per_segment = 1 if self.separate else self.samples
-        for i, segment in enumerate(self.segments(row, col)):
-            offset, count = int(self.offsets[segment]), int(self.counts[segment])
+        for i in range(sets):
+            count = self.counts.item(i, *place)
             if count == 0:
                 continue
+            offset = self.offsets.item(i, *place)
+            segment = (i * rows + place[0]) * cols + place[1]
             try:
                 pixels = self.decoder(file.read(offset, count), segment)
                 part = pixels[: out.shape[1], : out.shape[2]]
@@ -121,14 +126,15 @@ def read_plane(page: Any, file: PositionalFile, pages: int) -> Plane:
         decoder = _raw_decoder(key, table.chunk[1])
     refuse_giant(file.path, (min(table.chunk[0], shape[0]), min(table.chunk[1], shape[1])))
     _refuse_truncated(table, file)
+    grid = (key.samplesperpixel if separate else 1, *map(ceil, np.divide(shape, table.chunk)))
     return Plane(
         shape=shape,
         dtype=np.dtype(key.dtype),
         samples=key.samplesperpixel,
         separate=separate,
         chunk=table.chunk,
-        offsets=table.offsets,
-        counts=table.counts,
+        offsets=table.offsets.reshape(grid),
+        counts=table.counts.reshape(grid),
         decoder=decoder,
     )
 
