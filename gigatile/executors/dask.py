@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -46,11 +46,18 @@ class DaskExecutor:
         if len(payload) > INLINE_BYTES:
             payload = self.client.scatter(payload, broadcast=True, hash=False)
         held: dict[Any, K] = {}
+        # distributed.wait asks for the current client, not for that of the futures.
+        with self.client.as_current():
+            self._drain(held, lambda key: self.client.submit(_run, token, payload, key, pure=False), keys, callbacks)
+
+    def _drain(
+        self, held: dict[Any, K], submit: Callable[[K], Any], keys: Iterator[K], callbacks: Callbacks[K, R]
+    ) -> None:
         try:
             while True:
                 # Workers may have left meanwhile: then the window is smaller than what is held.
                 for key in islice(keys, max(self._window() - len(held), 0)):
-                    held[self.client.submit(_run, token, payload, key, pure=False)] = key
+                    held[submit(key)] = key
                 if not held:
                     return
                 if callbacks.stop.is_set():
@@ -147,9 +154,10 @@ def existing_cluster(address: Any) -> Iterator[Any]:
         yield client
 
 
-def worker_count(client: Any) -> int:
-    """Workers that are there now."""
-    return len(client.scheduler_info(n_workers=-1)["workers"])
+def worker_limits(client: Any) -> list[int]:
+    """Memory limits, in bytes, of the workers that are there now; 0 for one without."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return [int(worker["memory_limit"] or 0) for worker in workers]
 
 
 _JOBS: dict[str, Any] = {}

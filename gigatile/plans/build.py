@@ -23,6 +23,8 @@ TRIM_BLOCK, BLEND_BLOCK = 2048, 4096
 """Sides that automatic blocks aim at. A blend infers a ring of tiles around each block again, so its blocks are
 larger: 4096 px with stride 384 cost 1.4 times the tiles, 2048 px 1.8 times."""
 LEAST_BLOCK = 512
+LEAST_CORES = 8
+"""Cores along a block's side below which a blend's ring costs more than half as many tiles again."""
 
 
 def plan(
@@ -93,8 +95,30 @@ def plan(
         batch_changes_bits=changes and batch_changes_bits(model, channels, tiling.tile_yx, batch),
         trial=trial,
         memory=MemoryPlan(budget),
+        memory_is_given=memory is not None,
     )
     return fitted(draft)
+
+
+def limited(draft: Plan, limit_bytes: int, whose: str) -> Plan:
+    """The plan under somebody else's limit: an automatic budget shrinks to it.
+
+    Raises
+    ------
+    MemoryRefused
+        The budget that the user gave is above the limit.
+    """
+    budget = draft.memory.budget_bytes
+    if budget <= limit_bytes:
+        return draft
+    if draft.memory_is_given:
+        raise MemoryRefused(
+            "memory",
+            expected=f"at most {format_bytes(limit_bytes)}, the limit of {whose}",
+            found=format_bytes(budget),
+            fix="Give less --memory, or start the workers with a larger --memory-limit.",
+        )
+    return replace(draft, memory=MemoryPlan(limit_bytes))
 
 
 def fitted(draft: Plan, executor: Executor = "threads", workers: int | None = None) -> Plan:
@@ -179,9 +203,10 @@ def block_sides(tiling: Tiling, shape: tuple[int, int]) -> tuple[int, int]:
     stride = tiling.grid(shape).stride
     if tiling.block is not None:
         return whole_cores(stride[0], tiling.block), whole_cores(stride[1], tiling.block)
-    most = TRIM_BLOCK if tiling.blend == "trim" else BLEND_BLOCK
+    trim = tiling.blend == "trim"
+    most, least = (TRIM_BLOCK, LEAST_BLOCK) if trim else (BLEND_BLOCK, LEAST_CORES * max(stride))
     # Small images are cut, too, so that there is something to do at the same time.
-    target = min(most, max(int((shape[0] * shape[1]) ** 0.5 / 2), LEAST_BLOCK))
+    target = min(most, max(int((shape[0] * shape[1]) ** 0.5 / 2), least))
     return block_side(stride[0], target), block_side(stride[1], target)
 
 

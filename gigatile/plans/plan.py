@@ -51,6 +51,8 @@ class Plan:
     trial: Trial
     """What a call on zeros showed."""
     memory: MemoryPlan
+    memory_is_given: bool = False
+    """Whether the budget is the user's, or half of what this machine has."""
 
     @cached_property
     def grid(self) -> Grid:

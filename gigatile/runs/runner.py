@@ -23,8 +23,7 @@ from gigatile.executors.executor import Callbacks, Executor
 from gigatile.executors.threads import ThreadExecutor
 from gigatile.outputs.files import remove_leftovers
 from gigatile.outputs.omezarr import create_result, mark_complete
-from gigatile.plans.build import Executor as ExecutorKind
-from gigatile.plans.build import fitted
+from gigatile.plans.build import fitted, limited
 from gigatile.plans.plan import Plan, differences
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
@@ -291,7 +290,7 @@ def _opened(executor: Any, plan: Plan, workers: int | None) -> Iterator[tuple[Ca
         plan = fitted(plan, "threads", workers)
         yield lambda: ThreadExecutor(plan.memory.lanes), plan
         return
-    from gigatile.executors.dask import DaskExecutor, existing_cluster, local_cluster, worker_count
+    from gigatile.executors.dask import DaskExecutor, existing_cluster, local_cluster, worker_limits
 
     with ExitStack() as stack:
         started: list[DaskExecutor] = []
@@ -308,6 +307,9 @@ def _opened(executor: Any, plan: Plan, workers: int | None) -> Iterator[tuple[Ca
         if isinstance(executor, str) and not executor.startswith(("tcp://", "tls://")):
             raise UsageError("executor", expected="threads, processes or tcp://HOST:PORT", found=repr(executor))
         client = stack.enter_context(existing_cluster(executor))
-        kind: ExecutorKind = "cluster"
-        plan = fitted(plan, kind, max(worker_count(client), 1))
+        limits = worker_limits(client)
+        known = [limit for limit in limits if limit]
+        if known:
+            plan = limited(plan, min(known), "a worker of the cluster")
+        plan = fitted(plan, "cluster", max(len(limits), 1))
         yield lambda: DaskExecutor(client), plan
