@@ -21,6 +21,7 @@ from gigatile.errors import RunRefused, UsageError
 from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunStarted, TilesInferred, ignore
 from gigatile.executors.executor import Callbacks, Executor
 from gigatile.executors.threads import ThreadExecutor
+from gigatile.images.image import DEFAULT_CACHE_BYTES
 from gigatile.outputs.files import remove_leftovers
 from gigatile.outputs.omezarr import create_result, mark_complete
 from gigatile.plans.build import fitted, limited
@@ -203,7 +204,11 @@ class _Execution:
             stop=self.stop,
         )
         keys = (BlockKey(level, int(row), int(col)) for row, col in np.argwhere(todo))
-        self.executor().run(job, keys, callbacks)
+        try:
+            self.executor().run(job, keys, callbacks)
+        finally:
+            # What the cache holds is of no use to the pyramid, nor to whoever keeps the plan.
+            self.plan.image.use_cache(DEFAULT_CACHE_BYTES, None)
 
     def _pending(self, state: LedgerState, level: int, retry_failed: bool) -> npt.NDArray[np.bool_]:
         """Blocks without a record, or whose shard is not what its record says."""
