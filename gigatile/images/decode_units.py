@@ -17,6 +17,7 @@ from math import ceil
 
 from gigatile.errors import ImageError
 from gigatile.images.info import Level
+from gigatile.units import format_bytes
 
 UNIT_SIDE_PX = 256
 """Chunks are taken together up to this side. A call costs 20-50 us in Python; decoding 256 x 256 x 3
@@ -29,6 +30,9 @@ scenes of 100 bands do not make units of tens of megabytes."""
 
 CHUNK_LIMIT_PX = 256 << 20
 """Largest chunk that is decoded as a whole; a compressed strip cannot be decoded in parts."""
+
+CHUNK_LIMIT_BYTES = 1 << 30
+"""The same in bytes, all channels together."""
 
 
 def unit_shape(chunk: tuple[int, int], pixel_bytes: int) -> tuple[int, int]:
@@ -97,20 +101,20 @@ def chunks_of(level: Level, row: int, col: int) -> Iterator[tuple[int, int, slic
             yield i, j, ys, slice(j * width - left, min((j + 1) * width, level.shape[1]) - left)
 
 
-def refuse_giant(where: str, chunk: tuple[int, int]) -> None:
+def refuse_giant(where: str, chunk: tuple[int, int], pixel_bytes: int) -> None:
     """Refuse chunks that cannot be decoded in bounded memory.
 
     Raises
     ------
     ImageError
-        The chunk has more than `CHUNK_LIMIT_PX` pixels.
+        The chunk has more than `CHUNK_LIMIT_PX` pixels or `CHUNK_LIMIT_BYTES` bytes, all channels together.
     """
     pixels = chunk[0] * chunk[1]
-    if pixels > CHUNK_LIMIT_PX:
+    if pixels > CHUNK_LIMIT_PX or pixels * pixel_bytes > CHUNK_LIMIT_BYTES:
         raise ImageError(
             where,
-            expected=f"chunks of at most {CHUNK_LIMIT_PX >> 20} Mpx",
-            found=f"one of {chunk[0]} x {chunk[1]} pixels, which can only be decoded as a whole",
+            expected=f"chunks of at most {CHUNK_LIMIT_PX >> 20} Mpx and {format_bytes(CHUNK_LIMIT_BYTES)}",
+            found=f"one of {chunk[0]} x {chunk[1]} pixels of {pixel_bytes} bytes, which can only be decoded as a whole",
             fix="Rewrite the image with tiles (gdal_translate -co TILED=YES, vips tiffsave --tile) "
             "or smaller Zarr chunks.",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,7 +137,8 @@ def _channels(page: Any, planes: int, geo: Geo, ome: OmePixels) -> tuple[tuple[s
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Names by which `--channels` can choose: where one occurs twice, each gets its index."""
-    return tuple(f"{name} {i}" if names.count(name) > 1 else name for i, name in enumerate(names))
+    counts = Counter(names)
+    return tuple(f"{name} {i}" if counts[name] > 1 else name for i, name in enumerate(names))
 
 
 def _page_notes(page: Any) -> tuple[str, ...]:

@@ -122,9 +122,10 @@ def read_plane(page: Any, file: PositionalFile, pages: int) -> Plane:
     table = _Table(chunk, offsets, np.where(offsets > 0, counts, 0))
     decoder = _decoder(page)
     if _is_raw(key):
-        table = _raw_table(key, table, pages)
+        table = _raw_table(key, table, pages, file.path)
         decoder = _raw_decoder(key, table.chunk[1])
-    refuse_giant(file.path, (min(table.chunk[0], shape[0]), min(table.chunk[1], shape[1])))
+    sides = (min(table.chunk[0], shape[0]), min(table.chunk[1], shape[1]))
+    refuse_giant(file.path, sides, key.samplesperpixel * pages * key.dtype.itemsize)
     _refuse_truncated(table, file)
     grid = (key.samplesperpixel if separate else 1, *map(ceil, np.divide(shape, table.chunk)))
     return Plane(
@@ -208,8 +209,14 @@ def _raw_decoder(page: Any, width: int) -> Callable[[bytes, int], Pixels]:
     return decode
 
 
-def _raw_table(page: Any, table: _Table, pages: int) -> _Table:
-    """The table with no more bytes than pixels need, and with large strips cut into short ones."""
+def _raw_table(page: Any, table: _Table, pages: int, path: str) -> _Table:
+    """The table with no more bytes than pixels need, and with large strips cut into short ones.
+
+    Raises
+    ------
+    ImageError
+        A strip that would be cut is shorter than its pixels.
+    """
     height, samples = page.imagelength, page.samplesperpixel
     is_separate = page.planarconfig == 2
     row_bytes = table.chunk[1] * page.dtype.itemsize * (1 if is_separate else samples)
@@ -222,6 +229,14 @@ def _raw_table(page: Any, table: _Table, pages: int) -> _Table:
     room = UNIT_BYTES // (pages * (samples if is_separate else 1))
     if page.is_tiled or strip_rows * row_bytes <= room:
         return table
+    short = int(((table.counts > 0) & (table.counts < rows * row_bytes)).sum())
+    if short:
+        raise ImageError(
+            path,
+            expected=f"uncompressed strips of {strip_rows * row_bytes} bytes",
+            found=f"{short} of {len(rows)} that are shorter",
+            fix="The file is truncated or damaged: fetch it again.",
+        )
     return _cut_strips(table, height, max(1, room // row_bytes), row_bytes)
 
 

@@ -231,7 +231,8 @@ def _levels(path: str, found: _Found, order: AxisOrder, pixel_bytes: int) -> tup
                 notes.append(f"array {array.path!r} ({array.shape}, {array.dtype}) is no reduction of level 0")
                 continue
         chunk = (array.chunks[order.y], array.chunks[order.x])
-        refuse_giant(f"{path}, array {array.path!r}", (min(chunk[0], shape[0]), min(chunk[1], shape[1])))
+        sides = (min(chunk[0], shape[0]), min(chunk[1], shape[1]))
+        refuse_giant(f"{path}, array {array.path!r}", sides, pixel_bytes)
         levels.append(make_level(shape, full, chunk, pixel_bytes))
         arrays.append(array)
     return levels, arrays, notes
