@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def whole_weights(channels: Sequence[int], kernel: int = 3, seed: int = 0) -> li
     list of ndarray, float32, shape (out, in, kernel, kernel)
     """
     rng = np.random.default_rng(seed)
-    pairs = zip(channels[:-1], channels[1:], strict=True)
+    pairs = pairwise(channels)
     weights = [rng.integers(-1, 2, (out, into, kernel, kernel)).astype(np.float32) for into, out in pairs]
     for layer in weights:
         # The corners count: without them the true radius could be smaller than the nominal one.
@@ -89,7 +90,7 @@ def write_convolutions(path: Path, weights: Sequence[Array], shape: InputShape |
     finish = helper.make_node("Transpose", [at], ["output"], perm=[0, 2, 3, 1])
     nodes.append(finish if shape.last else helper.make_node("Identity", [at], ["output"]))
     out = weights[-1].shape[0] if weights else channels
-    return _save(path, nodes, constants, shape, out)
+    return _save(path, (nodes, constants), shape, out)
 
 
 def write_pooled(path: Path, factor: int = 2, channels: int = 1) -> Path:
@@ -111,7 +112,7 @@ def write_pooled(path: Path, factor: int = 2, channels: int = 1) -> Path:
                          coordinate_transformation_mode="asymmetric"),
         helper.make_node("Add", ["up", "input"], ["output"]),
     ]  # fmt: skip
-    return _save(path, nodes, constants, InputShape(channels), channels)
+    return _save(path, (nodes, constants), InputShape(channels), channels)
 
 
 def write_cropping(path: Path, by: int = 2) -> Path:
@@ -121,20 +122,23 @@ def write_cropping(path: Path, by: int = 2) -> Path:
     side = 2 * by + 1
     weight = np.ones((1, 1, side, side), np.float32)
     node = helper.make_node("Conv", ["input", "w"], ["output"])
-    return _save(path, [node], [numpy_helper.from_array(weight, "w")], InputShape(), 1, sides=["a", "b"])
+    return _save(path, ([node], [numpy_helper.from_array(weight, "w")]), InputShape(), 1, sides=("a", "b"))
 
 
 def _save(
-    path: Path, nodes: list[Any], constants: list[Any], shape: InputShape, out: int, sides: list[Dim] | None = None
+    path: Path, graph: tuple[list[Any], list[Any]], shape: InputShape, out: int, sides: Sequence[Dim] = ()
 ) -> Path:
+    """Check and write nodes and constants from `input` to `output`."""
     import onnx
     from onnx import TensorProto, helper
 
     kind = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "float64": TensorProto.DOUBLE}[shape.dtype]
     into = helper.make_tensor_value_info("input", kind, shape.dims(shape.channels))
-    dims = shape.dims(out) if sides is None else ["n", out, *sides]
-    graph = helper.make_graph(nodes, "test", [into], [helper.make_tensor_value_info("output", kind, dims)], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
+    dims = ["n", out, *sides] if sides else shape.dims(out)
+    nodes, constants = graph
+    result = helper.make_tensor_value_info("output", kind, dims)
+    made = helper.make_graph(nodes, "test", [into], [result], constants)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 15)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
