@@ -25,11 +25,14 @@ class BlockJob:
     durable: bool
     pending: npt.NDArray[np.bool_]
     """Blocks of the prediction that are still to do; shape (rows, cols)."""
+    token: str
+    """Of this execution. Workers keep a job as long as it is the same: from level to level, but not when the same
+    directory is run anew."""
     _engine: BlockEngine | None = None
     _lock: Lock = field(default_factory=Lock)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return BlockJob, (self.plan, self.prediction, self.ledger, self.durable, self.pending)
+        return BlockJob, (self.plan, self.prediction, self.ledger, self.durable, self.pending, self.token)
 
     def __call__(self, key: BlockKey, stop: Event, notify: Notify) -> BlockRecord:
         """Do one block. Its record is written last, by the process that did it, whoever still listens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import secrets
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gigatile.engine.block import BlockKey, BlockRecord
-from gigatile.errors import RunRefused, UsageError
+from gigatile.errors import RunRefused, StorageError, UsageError
 from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunStarted, TilesInferred, ignore
 from gigatile.executors.executor import Callbacks, Executor
 from gigatile.executors.threads import ThreadExecutor
@@ -135,6 +136,7 @@ class _Execution:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.directory.ledger, durable=self.durable)
+        self.token = secrets.token_hex(8)
 
     def begin(self, *, new: bool) -> None:
         """Leave nothing of dead writers, and write what describes the run; ``run.json`` before all else."""
@@ -158,11 +160,12 @@ class _Execution:
                 budget_bytes=self.plan.memory.budget_bytes,
             )
         )
+        failed = 0
         for level, todo in enumerate(pending):
-            if level and self._failed():
-                break
             self._run_level(level, todo, pending[0])
-        failed = self._failed()
+            failed = self._settled(level)
+            if failed:
+                break
         if not failed:
             mark_complete(self.directory.prediction)
             remove_leftovers(self.directory.path)
@@ -174,7 +177,7 @@ class _Execution:
             return
         phase: Literal["predict", "pyramid"] = "pyramid" if level else "predict"
         self.on_event(PhaseStarted(phase, int(todo.sum())))
-        job = BlockJob(self.plan, self.directory.prediction, self.ledger, self.durable, prediction)
+        job = BlockJob(self.plan, self.directory.prediction, self.ledger, self.durable, prediction, self.token)
 
         def done(record: BlockRecord) -> None:
             self.on_event(
@@ -225,8 +228,24 @@ class _Execution:
             pending[key.row, key.col] = size != record.nbytes
         return pending
 
-    def _failed(self) -> int:
-        return sum(record.status == "failed" for record in self.ledger.read().records())
+    def _settled(self, level: int) -> int:
+        """The number of failed blocks, once every block of the level has a record and its shard.
+
+        Raises
+        ------
+        StorageError
+            An executor said that blocks were done of which nothing is to be seen here.
+        """
+        state = self.ledger.read()
+        missing = int(self._pending(state, level, retry_failed=False).sum())
+        if missing:
+            raise StorageError(
+                str(self.directory.path),
+                expected=f"a record and a shard of every block of level {level}",
+                found=f"none of {missing} blocks that were done",
+                fix="See that all workers reach this directory under the same path, then run the same command again.",
+            )
+        return sum(record.status == "failed" for record in state.records())
 
     def _write_run_json(self, *, complete: bool) -> None:
         plan, model = self.plan, self.plan.model.model
