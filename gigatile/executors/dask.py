@@ -107,7 +107,8 @@ def local_cluster(workers: int) -> Iterator[Any]:
                 threads_per_worker=1,
                 processes=True,
                 memory_limit=0,
-                dashboard_address=None,
+                # Its pages are served in any case; on port 8787 a second run on this machine would be warned of.
+                dashboard_address="127.0.0.1:0",
                 silence_logs=50,
             )
         stack.enter_context(cluster)
