@@ -3,6 +3,7 @@
 import logging
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import imagecodecs
@@ -13,6 +14,7 @@ import tifffile
 
 from gigatile.errors import BlockError, GigatileError, ImageError
 from gigatile.images import tiff_segments
+from gigatile.images.file import PositionalFile, file_identity
 from gigatile.images.tiff import TiffSource
 from tests.data import data
 from tests.images.assemble import channel_first, check_grid, random_regions, whole, window
@@ -468,6 +470,14 @@ def test_identity_follows_the_content_and_not_the_place(tmp_path):
     b.write_bytes(changed)
     assert TiffSource(b).identity() != first
     assert str(tmp_path) not in str(first)
+
+
+def test_a_file_of_up_to_a_mebibyte_is_digested_whole_and_each_byte_once(tmp_path):
+    for size in (100, 65_536, 200_000, 1 << 20):
+        path = tmp_path / "a"
+        path.write_bytes(RNG.bytes(size))
+        expected = {"size": size, "sha256": sha256(path.read_bytes()).hexdigest()}
+        assert file_identity(PositionalFile(path)) == expected
 
 
 # Bad input ------------------------------------------------------------------------------------------------

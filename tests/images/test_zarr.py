@@ -151,6 +151,13 @@ def test_an_array_that_is_no_reduction_is_no_level(tmp_path):
     assert len(info.notes) == 2
 
 
+def test_levels_get_smaller_one_after_the_other(tmp_path):
+    write_ngff(tmp_path / "a", [noise(200, 200), noise(100, 100), noise(100, 100), noise(50, 50)], "0.5")
+    info = ZarrSource(tmp_path / "a").info
+    assert [level.shape[0] for level in info.levels] == [200, 100, 50]
+    assert len(info.notes) == 1
+
+
 def test_a_result_for_a_scene_has_its_place(tmp_path):
     group = write_ngff(tmp_path / "a", [noise(100, 100)], "0.5")
     content = group.attrs.asdict()
