@@ -56,6 +56,7 @@ class Stitcher:
         self._strip = np.zeros((channels, min(reach, height), width), dtype)
         self._open = np.zeros((channels, min(reach + step, height), width), dtype)
         self._top = region.y0
+        self._filled = self._handed_out = 0
 
     def add(self, row: int, col: int, prediction: Array | None) -> Iterator[tuple[int, Array]]:
         """Add one tile; after the last one of a row, hand out the rows that are finished.
@@ -86,18 +87,26 @@ class Stitcher:
             yield from self._close_row(row)
 
     def _close_row(self, row: int) -> Iterator[tuple[int, Array]]:
+        self._drop_handed_out()
         y = _part(self._grid.y, row, self._region.y0, self._region.y1)
         above = y.start - self._top
         _join(self._open[:, above : above + y.length], self._strip[:, : y.length], y, axis=1)
+        self._filled = above + y.length
         last = row == self.rows[-1]
         ready = (self._region.y1 if last else self._grid.y.support(row + 1)[0]) - self._top
         rows = ready if last else ready // self._step * self._step
         if rows > 0:
+            self._handed_out = rows
             yield self._top, self._open[:, :rows]
-            kept = above + y.length - rows
+
+    def _drop_handed_out(self) -> None:
+        """Move the open rows up; only now, since what was handed out is a view of the same memory."""
+        rows, kept = self._handed_out, self._filled - self._handed_out
+        if rows:
             # The ranges may overlap; numpy copies through a buffer where they do.
             self._open[:, :kept] = self._open[:, rows : rows + kept]
             self._top += rows
+            self._handed_out = 0
 
 
 @dataclass(frozen=True, slots=True)
