@@ -14,6 +14,9 @@ from gigatile.errors import BlockError, ModelError
 from gigatile.machine import resident_bytes
 from gigatile.models.model import LoadedModel
 
+SIZE_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+"""What sides may have to be a multiple of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -86,7 +89,7 @@ def size_multiple(loaded: LoadedModel, channels: int) -> int:
     """
     if loaded.model.fixed_tile is not None or loaded.model.calls_once:
         return 1
-    for multiple in (1, 2, 4, 8, 16, 32, 64):
+    for multiple in SIZE_MULTIPLES:
         # 64 m + m is a multiple of m and of nothing larger that is a power of two.
         side = 64 + multiple if multiple < 64 else 128
         if _runs(loaded, channels, (side, side)):
