@@ -12,6 +12,14 @@ from gigatile.executors.executor import Callbacks, Job, K, R, cancelled
 
 
 @dataclass(frozen=True, slots=True)
+class _LaneEnded:
+    """A lane's last report."""
+
+    error: BaseException | None
+    """Why it broke; None: there were no more keys."""
+
+
+@dataclass(frozen=True, slots=True)
 class ThreadExecutor:
     """`lanes` threads that take one key after the other.
 
@@ -25,8 +33,7 @@ class ThreadExecutor:
     def run(self, job: Job[K, R], keys: Iterator[K], callbacks: Callbacks[K, R]) -> None:
         """See `Executor.run`. The calling thread reports, and notices the stop signal."""
         halt, taking = threading.Event(), threading.Lock()
-        # (result, None) for a finished key, (None, error) when a lane breaks, (None, None) when it ends.
-        reports: queue.SimpleQueue[tuple[R | None, BaseException | None]] = queue.SimpleQueue()
+        reports: queue.SimpleQueue[R | _LaneEnded] = queue.SimpleQueue()
 
         def lane() -> None:
             try:
@@ -35,11 +42,11 @@ class ThreadExecutor:
                         key = next(keys, None)
                     if key is None:
                         break
-                    reports.put((job(key, halt, callbacks.notify), None))
-                reports.put((None, None))
+                    reports.put(job(key, halt, callbacks.notify))
+                reports.put(_LaneEnded(None))
             except BaseException as error:  # noqa: BLE001  raised by the calling thread
                 halt.set()
-                reports.put((None, error))
+                reports.put(_LaneEnded(error))
 
         threads = [threading.Thread(target=lane, name=f"gigatile-lane-{i}", daemon=True) for i in range(self.lanes)]
         for thread in threads:
@@ -48,19 +55,20 @@ class ThreadExecutor:
         alive = len(threads)
         try:
             while alive:
+                # Before each report, too: keys may be finished faster than the queue is ever empty.
+                if callbacks.stop.is_set():
+                    halt.set()
                 try:
-                    result, error = reports.get(timeout=0.1)
+                    report = reports.get(timeout=0.1)
                 except queue.Empty:
-                    if callbacks.stop.is_set():
-                        halt.set()
                     continue
-                if result is not None:
-                    callbacks.done(result)
+                if not isinstance(report, _LaneEnded):
+                    callbacks.done(report)
                     continue
                 alive -= 1
                 # Lanes that were merely told to stop do not hide the reason.
-                if error is not None and (first_error is None or isinstance(first_error, Cancelled)):
-                    first_error = error
+                if report.error is not None and (first_error is None or isinstance(first_error, Cancelled)):
+                    first_error = report.error
         finally:
             halt.set()
             for thread in threads:
