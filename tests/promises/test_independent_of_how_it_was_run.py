@@ -147,7 +147,9 @@ def test_any_block_gives_the_same_values(folder, tmp_path, blend):
     blend=st.sampled_from(["trim", "mean", "linear", "hann", "gaussian"]),
     cores=st.tuples(st.integers(1, 6), st.integers(1, 6)),
 )
-def test_any_two_blocks_give_the_same_values_for_any_image(folder, tmp_path_factory, shape, sides, blend, cores):
+def test_any_two_blocks_give_the_same_values_for_any_image(  # noqa: PLR0917  drawn by name
+    folder, tmp_path_factory, shape, sides, blend, cores
+):
     tile, halo = sides
     out = tmp_path_factory.mktemp("pair")
     pixels = noise(shape, seed=shape[0] * 91 + shape[1])
