@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gigatile.errors import ModelError
+from gigatile.models.digest import object_digest
 from gigatile.models.model import Batch, Prediction
 
 
@@ -99,25 +100,7 @@ def from_object(target: Any) -> CallableModel:
             fix="Wrap it: lambda batch: module(torch.from_numpy(batch)).detach().numpy()",
         )
     name = getattr(target, "__qualname__", type(target).__qualname__)
-    return CallableModel(target, name, _object_digest(target))
-
-
-def _object_digest(target: Any) -> str:
-    """Digest of source and state, so that another function under the same name is another model."""
-    import cloudpickle
-
-    digest = hashlib.sha256()
-    kind = target if inspect.isclass(target) or inspect.isfunction(target) else type(target)
-    try:
-        digest.update(inspect.getsource(kind).encode())
-    except (OSError, TypeError):
-        digest.update(cloudpickle.dumps(kind))
-    if inspect.isfunction(target):
-        cells = [cell.cell_contents for cell in target.__closure__ or ()]
-        digest.update(cloudpickle.dumps((cells, target.__defaults__, target.__kwdefaults__)))
-    elif not inspect.isclass(target):
-        digest.update(cloudpickle.dumps(getattr(target, "__dict__", None)))
-    return digest.hexdigest()
+    return CallableModel(target, name, object_digest(target))
 
 
 def _import(spec: str, folder: str) -> tuple[Any, str]:
