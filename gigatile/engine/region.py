@@ -17,7 +17,7 @@ import numpy as np
 
 from gigatile.engine.pipes import Clock, read_ahead
 from gigatile.engine.stitcher import Stitcher
-from gigatile.errors import Cancelled
+from gigatile.errors import BlockError, Cancelled
 from gigatile.models.model import LoadedModel
 from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Grid
@@ -197,7 +197,14 @@ def _run(how: Inference, tiles: list[_Tile], progress: Progress) -> Iterator[tup
         if how.pads_batches:
             inputs += [np.zeros_like(inputs[0])] * (how.batch - count)
         with progress.clock.stage("infer"):
-            results = iter(how.model.predict(np.stack(inputs)))
+            predicted = how.model.predict(np.stack(inputs))
+        if predicted.shape[1] != how.channels_out:
+            raise BlockError(
+                how.model.where,
+                expected=f"{how.channels_out} channels, as in the trial on zeros",
+                found=f"shape {predicted.shape}",
+            )
+        results = iter(predicted)
         progress.tally.tiles += count
         progress.on_tiles(count)
     for tile in tiles:
