@@ -18,6 +18,7 @@ from gigatile.errors import UsageError
 from gigatile.models.load import load_model
 from gigatile.models.model import LoadedModel
 from gigatile.models.warmup import try_model
+from gigatile.outputs.rule import output_rule
 from gigatile.plans.build import block_sides, resolved_tiling
 from gigatile.tiling.axis import Axis
 from gigatile.tiling.border import Border
@@ -56,12 +57,13 @@ def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = No
     loaded = load_model(model)
     channels, height, width = (int(size) for size in array.shape)
     tiling = resolved_tiling(tiling or Tiling(), loaded, channels)
-    trial = try_model(loaded, channels, tiling.tile_yx)
+    fixed = loaded.model.fixed_batch
+    trial = try_model(loaded, channels, tiling.tile_yx, fixed or 1)
     grid = tiling.grid((height, width))
     side_y, side_x = block_sides(tiling, (height, width))
     axes = [_cut(grid.y, side_y), _cut(grid.x, side_x)]
-    dtype = np.dtype(np.float32) if trial.dtype == np.float16 else trial.dtype
-    how = Inference(grid, loaded, trial.channels_out, dtype, batch=1, pads_batches=False)
+    dtype = output_rule("raw", None, trial.dtype, trial.channels_out, tiling.blend or "hann").dtype
+    how = Inference(grid, loaded, trial.channels_out, trial.dtype, batch=fixed or 1, pads_batches=fixed is not None)
     border, step = tiling.parsed_border, chunk_side(grid.y.stride)
     (chunks_y, depth_y), (chunks_x, depth_x) = axes
 
