@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import queue
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from gigatile.errors import ModelError
@@ -58,7 +58,7 @@ class NamedModel(CallableModel):
 
     def __init__(self, spec: str, folder: str = "", digest: str = "") -> None:
         self._spec, self._folder = spec, folder or str(Path.cwd())
-        module, name = _import(spec, self._folder)
+        module, name, source_digest = _import(spec, self._folder)
         target: Any = module
         for part in name.split("."):
             target = getattr(target, part, None)
@@ -68,7 +68,7 @@ class NamedModel(CallableModel):
                 expected=f"a function or class {name!r} in {spec.rpartition(':')[0]}",
                 found="no such name" if target is None else f"a {type(target).__name__}",
             )
-        found = hashlib.sha256(Path(module.__file__ or "").read_bytes() + name.encode()).hexdigest()
+        found = hashlib.sha256(f"{source_digest}:{name}".encode()).hexdigest()
         if digest and digest != found:
             raise ModelError(
                 f"model {spec}",
@@ -103,31 +103,69 @@ def from_object(target: Any) -> CallableModel:
     return CallableModel(target, name, object_digest(target))
 
 
-def _import(spec: str, folder: str) -> tuple[Any, str]:
-    """Import the module of ``module:name`` or ``file.py:name``; `folder` is importable."""
+def _import(spec: str, folder: str) -> tuple[ModuleType, str, str]:
+    """Module, name and digest of the source, for ``module:name`` or ``file.py:name``; `folder` is importable.
+
+    Raises
+    ------
+    ModelError
+        There is no such module or file, or importing it raises.
+    """
     place, _, name = spec.rpartition(":")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        if not place.endswith(".py"):
-            return importlib.import_module(place), name
-        path = Path(folder, place)
-        if not path.is_file():
-            raise ModelError(f"model {spec}", expected="a Python file", found=f"no file {path}")
-        key = f"gigatile_model_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        if key not in sys.modules:
-            loader = importlib.util.spec_from_file_location(key, path)
-            assert loader is not None and loader.loader is not None
-            module = importlib.util.module_from_spec(loader)
-            sys.modules[key] = module
-            loader.loader.exec_module(module)
-        return sys.modules[key], name
+        module, digest = _run_file(Path(folder, place)) if place.endswith(".py") else _import_module(place)
     except ModelError:
         raise
     except Exception as error:
-        sys.modules.pop(place, None)
         raise ModelError(
             f"model {spec}",
             expected="a module that can be imported",
             found=f"{type(error).__name__}: {error}",
         ) from error
+    return module, name, digest
+
+
+def _run_file(path: Path) -> tuple[ModuleType, str]:
+    """A file as a module of its own, made anew for each content: workers outlive the edits of their users."""
+    if not path.is_file():
+        raise ModelError(f"model {path.name}", expected="a Python file", found=f"no file {path}")
+    source = path.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    key = f"gigatile_model_{path.stem}_{hashlib.sha256(f'{path}:{digest}'.encode()).hexdigest()[:12]}"
+    if key not in sys.modules:
+        module = ModuleType(key)
+        module.__file__ = str(path)
+        # Compiled here and not by an import: a cached pyc is told from its source by whole seconds only.
+        code = compile(source, str(path), "exec")
+        sys.modules[key] = module
+        try:
+            exec(code, module.__dict__)
+        except BaseException:
+            del sys.modules[key]
+            raise
+    return sys.modules[key], digest
+
+
+_IMPORTED: dict[str, tuple[object, str]] = {}
+"""The import (its spec, which a reload replaces) and source digest of each module that models came from."""
+
+
+def _import_module(place: str) -> tuple[ModuleType, str]:
+    module = importlib.import_module(place)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        raise ModelError(f"model {place}", expected="a module with a source file", found=f"{place}, which has none")
+    digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    loaded, known = _IMPORTED.setdefault(place, (module.__spec__, digest))
+    if loaded is not module.__spec__:
+        _IMPORTED[place] = (module.__spec__, digest)
+    elif known != digest:
+        raise ModelError(
+            f"model {place}",
+            expected="the source that this process has imported",
+            found=f"{file} changed since",
+            fix="Restart the process (the workers, on a cluster), or name it as file.py:name.",
+        )
+    return module, digest
