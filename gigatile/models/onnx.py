@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ class OnnxModel:
         if result.ndim == 3:
             result = result[:, None]
         sides = batch.shape[2:]
-        if result.ndim == 4 and result.shape[2:] != sides and result.shape[1:3] == sides:
+        # (n, 16, 16, 16) fits both layouts: then that of the input is taken for that of the output.
+        if result.ndim == 4 and result.shape[1:3] == sides and (self._last or result.shape[2:] != sides):
             result = np.ascontiguousarray(result.transpose(0, 3, 1, 2))
         return result
 
@@ -140,7 +142,13 @@ class OnnxModel:
 
     @staticmethod
     def _channels_last(shape: list[Any]) -> bool:
-        """NHWC if only the last axis can be channels, or is a smaller number than the second."""
+        """NHWC if only the last axis can be channels, or is a smaller number than the second.
+
+        Where two neighbouring axes are equal they are the sides of a square tile, whatever the bands.
+        """
+        _, a, b, c = shape
+        if all(isinstance(side, int) for side in (a, b, c)) and (a == b) != (b == c):
+            return bool(a == b)
 
         def channels(axis: Any) -> int | None:
             return axis if isinstance(axis, int) and 0 < axis <= MAX_CHANNELS else None
@@ -152,7 +160,7 @@ class OnnxModel:
 def file_digest(path: Path) -> str:
     """sha256 of a model file and of the weights that lie beside it as ``<name>.data``."""
     digest = hashlib.sha256()
-    for part in (path, *sorted(path.parent.glob(path.name + ".data*"))):
+    for part in (path, *sorted(path.parent.glob(escape(path.name) + ".data*"))):
         with part.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
