@@ -2,8 +2,8 @@
 
 One segment a writing process, append-only; a line is ``crc32 of the rest, in hex``, a blank, and JSON. A torn last
 line fails its CRC and is dropped. The state of a block is a function of the *set* of its records, so the order of
-segments and clocks do not matter: a finished record counts unless a ``damaged`` record revokes it by its id, and a
-failed one counts only where nothing finished.
+segments and clocks do not matter: a finished record counts unless a ``damaged`` or ``retried`` record revokes it by
+its id, and a failed one counts only where nothing finished.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 from gigatile.engine.block import BlockKey, BlockRecord
 from gigatile.outputs.files import storage_error, sync_directory
@@ -28,30 +28,29 @@ class LedgerState:
     """What the records say, all together. A monoid: `add` in any order."""
 
     finished: dict[BlockKey, dict[BlockRecordId, BlockRecord]] = field(default_factory=dict)
-    failed: dict[BlockKey, BlockRecord] = field(default_factory=dict)
+    failed: dict[BlockKey, dict[BlockRecordId, BlockRecord]] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
     dropped: int = 0
     """Lines whose CRC did not match."""
 
     def add(self, entry: dict[str, Any]) -> None:
         """Take one record into account."""
-        if entry["status"] == "damaged":
+        if entry["status"] in ("damaged", "retried"):
             self.revoked.update(entry["revokes"])
             return
         key = BlockKey.parse(entry["block"])
         fields = {name: value for name, value in entry.items() if name not in ("id", "block")}
         record = BlockRecord(block=key, **fields)
-        if record.status == "failed":
-            self.failed[key] = record
-        else:
-            self.finished.setdefault(key, {})[entry["id"]] = record
+        kept = self.failed if record.status == "failed" else self.finished
+        kept.setdefault(key, {})[entry["id"]] = record
 
     def record(self, key: BlockKey) -> BlockRecord | None:
         """The record that counts for a block; None: still to do."""
-        for identity, record in sorted(self.finished.get(key, {}).items()):
-            if identity not in self.revoked:
-                return record
-        return self.failed.get(key)
+        for kept in (self.finished, self.failed):
+            standing = [identity for identity in kept.get(key, {}) if identity not in self.revoked]
+            if standing:
+                return kept[key][min(standing)]
+        return None
 
     def records(self, level: int | None = None) -> Iterator[BlockRecord]:
         """The records that count, of one level or of all."""
@@ -62,8 +61,8 @@ class LedgerState:
                     yield record
 
     def identities(self, key: BlockKey) -> list[str]:
-        """Ids of the finished records of a block."""
-        return sorted(self.finished.get(key, {}))
+        """Ids of the records of a block."""
+        return sorted({**self.finished.get(key, {}), **self.failed.get(key, {})})
 
 
 BlockRecordId = str
@@ -96,9 +95,9 @@ class Ledger:
         values = {name: getattr(record, name) for name in BlockRecord.__slots__}
         self._write({**values, "block": str(record.block), "id": secrets.token_hex(6)})
 
-    def revoke(self, key: BlockKey, identities: list[str]) -> None:
-        """Declare finished records of a block void, because its shard is not what they say."""
-        self._write({"block": str(key), "status": "damaged", "revokes": identities, "id": secrets.token_hex(6)})
+    def revoke(self, key: BlockKey, identities: list[str], why: Literal["damaged", "retried"]) -> None:
+        """Declare records of a block void: its shard is not what they say, or what failed is tried again."""
+        self._write({"block": str(key), "status": why, "revokes": identities, "id": secrets.token_hex(6)})
 
     def read(self) -> LedgerState:
         """All segments together."""

@@ -147,8 +147,10 @@ class _Execution:
 
     def finish(self, *, retry_failed: bool) -> None:
         """The prediction, then each level of its pyramid, then the marks that say so."""
+        if retry_failed:
+            self._forget_failures()
         state = self.ledger.read()
-        pending = [self._pending(state, level, retry_failed) for level in range(len(self.plan.layouts))]
+        pending = [self._pending(state, level) for level in range(len(self.plan.layouts))]
         blocks = self.plan.blocks.count
         self.on_event(
             RunStarted(
@@ -213,7 +215,14 @@ class _Execution:
             # What the cache holds is of no use to the pyramid, nor to whoever keeps the plan.
             self.plan.image.use_cache(DEFAULT_CACHE_BYTES, None)
 
-    def _pending(self, state: LedgerState, level: int, retry_failed: bool) -> npt.NDArray[np.bool_]:
+    def _forget_failures(self) -> None:
+        """Make failed blocks pending again; what they fail with next is what counts then."""
+        state = self.ledger.read()
+        for record in state.records():
+            if record.status == "failed":
+                self.ledger.revoke(record.block, state.identities(record.block), "retried")
+
+    def _pending(self, state: LedgerState, level: int) -> npt.NDArray[np.bool_]:
         """Blocks without a record, or whose shard is not what its record says."""
         layout = self.plan.layouts[level]
         folder = self.directory.prediction / str(level)
@@ -221,7 +230,7 @@ class _Execution:
         for record in state.records(level):
             key = record.block
             if record.status == "failed":
-                pending[key.row, key.col] = retry_failed
+                pending[key.row, key.col] = False
                 continue
             path = folder / layout.shard_key(key.row, key.col)
             size = path.stat().st_size if path.exists() else 0
@@ -237,7 +246,7 @@ class _Execution:
             An executor said that blocks were done of which nothing is to be seen here.
         """
         state = self.ledger.read()
-        missing = int(self._pending(state, level, retry_failed=False).sum())
+        missing = int(self._pending(state, level).sum())
         if missing:
             raise StorageError(
                 str(self.directory.path),

@@ -69,7 +69,7 @@ def verify(directory: str | PathLike[str]) -> Report:
             record = state.record(key)
             checked += record is not None and record.status == "done"
             if found and record is not None and record.status != "failed":
-                ledger.revoke(key, state.identities(key))
+                ledger.revoke(key, state.identities(key), "damaged")
             problems += found
     if document["complete"] != is_complete(run.prediction):
         problems.append("run.json and prediction.zarr disagree on whether the run is complete")
