@@ -7,6 +7,8 @@ and its ``da.pad`` differs from numpy where the padding is as wide as the array.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from threading import Event
 from typing import Any
 
@@ -19,7 +21,8 @@ from gigatile.models.load import load_model
 from gigatile.models.model import LoadedModel
 from gigatile.models.warmup import try_model
 from gigatile.outputs.rule import output_rule
-from gigatile.plans.build import block_sides, resolved_tiling
+from gigatile.plans.build import block_sides
+from gigatile.plans.overlap import choose_overlap, with_tile
 from gigatile.tiling.axis import Axis
 from gigatile.tiling.border import Border
 from gigatile.tiling.region import Region
@@ -56,21 +59,23 @@ def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = No
         raise UsageError("map_overlap", expected="a dask array of axes (c, y, x) and known size", found=found)
     loaded = load_model(model)
     channels, height, width = (int(size) for size in array.shape)
-    tiling = resolved_tiling(tiling or Tiling(), loaded, channels)
+    tiling = with_tile(tiling or Tiling(), loaded)
     fixed = loaded.model.fixed_batch
     trial = try_model(loaded, channels, tiling.tile_yx, fixed or 1)
-    grid = tiling.grid((height, width))
-    side_y, side_x = block_sides(tiling, (height, width))
-    axes = [_cut(grid.y, side_y), _cut(grid.x, side_x)]
+    loaded = replace(loaded, output=trial.output)
+    tiling, _ = choose_overlap(tiling, loaded, channels)
+    grid = tiling.grid((height, width), loaded.output)
+    down, across = (
+        _cut(axis, side // axis.stride) for axis, side in zip((grid.y, grid.x), block_sides(tiling, grid), strict=True)
+    )
     dtype = output_rule("raw", None, trial.dtype, trial.channels_out, tiling.blend or "hann").dtype
     how = Inference(grid, loaded, trial.channels_out, trial.dtype, batch=fixed or 1, pads_batches=fixed is not None)
     border, step = tiling.parsed_border, chunk_side(grid.y.stride)
-    (chunks_y, depth_y), (chunks_x, depth_x) = axes
 
     def infer(window: Array, block_info: Any = None) -> Array:
         row, col = block_info[0]["chunk-location"][1:]
-        region = Region(sum(chunks_y[:row]), sum(chunks_x[:col]), sum(chunks_y[: row + 1]), sum(chunks_x[: col + 1]))
-        origin = (max(region.y0 - depth_y, 0), max(region.x0 - depth_x, 0))
+        region = Region(*down.result(row)[:1], *across.result(col)[:1], *down.result(row)[1:], *across.result(col)[1:])
+        origin = (down.origin(row), across.origin(col))
         source = _Window(window, origin, (height, width), border)
         out = np.empty((trial.channels_out, *region.shape), dtype)
         progress = Progress(Clock(), Tally(), Event(), lambda tiles: None)
@@ -78,32 +83,66 @@ def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = No
             out[:, y - region.y0 : y - region.y0 + band.shape[1]] = band
         return out
 
-    rechunked = array.rechunk({0: channels, 1: chunks_y, 2: chunks_x})
+    rechunked = array.rechunk({0: channels, 1: down.chunks, 2: across.chunks})
     return da.map_overlap(
         infer,
         rechunked,
-        depth={0: 0, 1: depth_y, 2: depth_x},
+        depth={0: 0, 1: down.depth, 2: across.depth},
         boundary="none",
         trim=False,
         allow_rechunk=False,
-        chunks=((trial.channels_out,), chunks_y, chunks_x),
+        chunks=((trial.channels_out,), down.result_chunks, across.result_chunks),
         dtype=dtype,
         meta=np.empty((0, 0, 0), dtype),
     )
 
 
-def _cut(axis: Axis, side: int) -> tuple[tuple[int, ...], int]:
-    """Chunks of whole strides, none narrower than what its neighbours need of it, and that depth."""
-    blocks = [(start, min(start + side, axis.size)) for start in range(0, axis.size, side)]
-    reads = [axis.reads(*block) for block in blocks]
-    depth = max(max(b0 - r0, r1 - b1) for (b0, b1), (r0, r1) in zip(blocks, reads, strict=True))
-    side = max(side, -(-depth // axis.stride) * axis.stride)
-    edges = list(range(0, axis.size, side))
-    if len(edges) > 1 and axis.size - edges[-1] < depth:
-        edges.pop()
-    if len(edges) == 1:
-        return (axis.size,), 0
-    return tuple(int(n) for n in np.diff([*edges, axis.size])), depth
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """One axis in chunks of whole cores."""
+
+    axis: Axis
+    cores: tuple[int, ...]
+    """First core of each chunk."""
+    depth: int
+    """Pixels of the image that a chunk needs of its neighbours."""
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Pixels of the image in each chunk."""
+        return self._lengths(self.axis.step, self.axis.size)
+
+    @property
+    def result_chunks(self) -> tuple[int, ...]:
+        """Pixels of the result in each chunk."""
+        return self._lengths(self.axis.stride, self.axis.length)
+
+    def origin(self, index: int) -> int:
+        """First pixel of the image that chunk `index` is handed."""
+        return max(self.cores[index] * self.axis.step - self.depth, 0)
+
+    def result(self, index: int) -> tuple[int, int]:
+        """Pixels of the result in chunk `index`."""
+        start = self.cores[index] * self.axis.stride
+        return start, start + self.result_chunks[index]
+
+    def _lengths(self, unit: int, total: int) -> tuple[int, ...]:
+        edges = [core * unit for core in self.cores] + [total]
+        return tuple(b - a for a, b in pairwise(edges))
+
+
+def _cut(axis: Axis, cores: int) -> _Cut:
+    """Chunks of `cores` cores or more: none may be narrower than what its neighbours need of it."""
+    depth = 0
+    for first in range(0, axis.count, cores):
+        start, stop = first * axis.stride, min((first + cores) * axis.stride, axis.length)
+        low, high = axis.reads(start, stop)
+        depth = max(depth, first * axis.step - low, high - min((first + cores) * axis.step, axis.size))
+    cores = max(cores, -(-depth // axis.step))
+    firsts = list(range(0, axis.count, cores))
+    if len(firsts) > 1 and axis.size - firsts[-1] * axis.step < depth:
+        firsts.pop()
+    return _Cut(axis, tuple(firsts), depth if len(firsts) > 1 else 0)
 
 
 class _Window:

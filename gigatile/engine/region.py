@@ -65,9 +65,13 @@ class _Band:
     """One row of tiles, read at once."""
 
     row: int
-    region: Region
+    left: int
+    """First column, in pixels of the image."""
     pixels: Array
+    window: Region
+    """The same place in pixels of the result."""
     valid: Array | None
+    """On the window."""
 
 
 class Validity:
@@ -83,7 +87,7 @@ class Validity:
         self._mask: Array | None = None
 
     def add(self, window: Region, valid: Array | None) -> None:
-        """Take over what a window says of the region."""
+        """Take over what a window (in pixels of the result) says of the region."""
         if valid is None or (self._mask is None and valid.all()):
             return
         if self._mask is None:
@@ -152,7 +156,30 @@ def _bands(how: Inference, stitcher: Stitcher, read: Read, clock: Clock) -> Iter
         region = how.grid.band(row, stitcher.cols)
         with clock.stage("read"):
             pixels, valid = read(region)
-        yield _Band(row, region, pixels, valid)
+            window, valid = on_result(how.grid, region, valid)
+        yield _Band(row, region.x0, pixels, window, valid)
+
+
+def on_result(grid: Grid, region: Region, valid: Array | None) -> tuple[Region, Array | None]:
+    """A window of the image in pixels of the result, and which of those are valid: as the pixels under their centres.
+
+    Parameters
+    ----------
+    region : Region
+        In pixels of the image.
+    valid : ndarray of bool, shape of the region, or None
+    """
+    output = grid.y.output
+    if output.scale == 1:
+        return region, valid
+    scaled = [-int(-edge * output.scale // 1) for edge in (region.y0, region.x0)]
+    ends = [int(edge * output.scale // 1) for edge in (region.y1, region.x1)]
+    window = Region(scaled[0], scaled[1], ends[0], ends[1])
+    if valid is None:
+        return window, None
+    rows = output.sources(window.y0, window.y1) - region.y0
+    cols = output.sources(window.x0, window.x1) - region.x0
+    return window, valid[np.ix_(rows, cols)]
 
 
 def _tiles(
@@ -160,16 +187,16 @@ def _tiles(
 ) -> Iterator[_Tile]:
     """Cut bands into normalised tiles, without those whose support holds nothing to keep."""
     for band in bands:
-        validity.add(band.region, band.valid)
+        validity.add(band.window, band.valid)
         top, bottom = how.grid.y.support(band.row)
         for col in stitcher.cols:
             left, right = how.grid.x.support(col)
             kept = Region(top, left, bottom, right).clipped(region)
-            window = kept.shifted(-band.region.y0, -band.region.x0).slices()
-            if band.valid is not None and not band.valid[window].any():
+            inside = kept.shifted(-band.window.y0, -band.window.x0).slices()
+            if band.valid is not None and not band.valid[inside].any():
                 yield _Tile(band.row, col, None)
                 continue
-            x0 = how.grid.x.read(col)[0] - band.region.x0
+            x0 = how.grid.x.read(col)[0] - band.left
             pixels = band.pixels[:, :, x0 : x0 + how.grid.x.tile]
             yield _Tile(band.row, col, how.model.values.normalised(pixels))
 

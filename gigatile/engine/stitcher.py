@@ -127,7 +127,7 @@ def _part(axis: Axis, index: int, low: int, high: int) -> _Part:
     first, last = axis.support(index)
     start, stop = max(first, low), min(last, high)
     fresh = min(max(axis.fresh(index), start), stop)
-    origin = axis.read(index)[0]
+    origin = axis.origin(index)
     ratios = axis.ratios(index)[start - first : stop - first]
     return _Part(start, stop - start, fresh - start, slice(start - origin, stop - origin), ratios)
 

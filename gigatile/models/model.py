@@ -10,6 +10,7 @@ import numpy as np
 
 from gigatile.errors import BlockError
 from gigatile.models.values import Values
+from gigatile.tiling.output_grid import SAME, OutputGrid
 
 Batch = np.ndarray[Any, Any]
 """float32, shape (n, c, y, x)."""
@@ -81,6 +82,8 @@ class LoadedModel:
     """Tiles per call that the user asked for; None: chosen."""
     class_names: tuple[str, ...] = ()
     class_colors: tuple[str, ...] = ()
+    output: OutputGrid = SAME
+    """Where its output lies in its input; planning finds that out."""
 
     @cached_property
     def where(self) -> str:
@@ -93,10 +96,22 @@ class LoadedModel:
         Raises
         ------
         BlockError
-            The model raised, or gave something that is not one map per tile.
+            The model raised, or gave something that is not one map per tile of the size that was planned.
+        """
+        result = self.raw(batch)
+        check_prediction(self.where, batch.shape, result, self.output)
+        return self.values.activated(result)
+
+    def raw(self, batch: Batch) -> Prediction:
+        """What the model itself gives, of whatever shape.
+
+        Raises
+        ------
+        BlockError
+            The model raised.
         """
         try:
-            result = np.asarray(self.model.predict(batch))
+            return np.asarray(self.model.predict(batch))
         except MemoryError:
             raise
         except Exception as error:
@@ -105,28 +120,20 @@ class LoadedModel:
                 found=f"{type(error).__name__}: {error}",
                 fix=f"It was called with float32 {batch.shape}.",
             ) from error
-        check_prediction(self.where, batch.shape, result.shape, result.dtype)
-        return self.values.activated(result)
 
 
-def check_prediction(where: str, given: tuple[int, ...], got: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse what is not ``(n, k, y, x)`` numbers on the grid of the batch.
+def check_prediction(where: str, given: tuple[int, ...], result: Prediction, output: OutputGrid) -> None:
+    """Refuse what is not ``(n, k, y', x')`` numbers of the size that the output grid says.
 
     Raises
     ------
     BlockError
-        The number of maps or their size differs from the batch, or the dtype is no number.
+        The number of maps or their size differs from what was planned, or the dtype is no number.
     """
     n, _, height, width = given
-    wanted = f"({n}, k, {height}, {width})"
-    if len(got) != 4 or got[0] != n or got[1] < 1:
-        raise BlockError(where, expected=f"an array {wanted}", found=f"shape {got}")
-    if got[2:] != (height, width):
-        raise BlockError(
-            where,
-            expected=f"an array {wanted}",
-            found=f"shape {got}",
-            fix="Models whose output has another size than their input are not supported yet.",
-        )
-    if dtype.kind not in "fiub":
-        raise BlockError(where, expected="real numbers", found=f"dtype {dtype}")
+    sides = output.of_tile(height), output.of_tile(width)
+    if result.ndim != 4 or len(result) != n or result.shape[1] < 1 or result.shape[2:] != sides:
+        wanted = f"an array ({n}, k, {sides[0]}, {sides[1]})"
+        raise BlockError(where, expected=wanted, found=f"shape {result.shape}")
+    if result.dtype.kind not in "fiub":
+        raise BlockError(where, expected="real numbers", found=f"dtype {result.dtype}")

@@ -12,7 +12,8 @@ import numpy as np
 
 from gigatile.errors import BlockError, ModelError
 from gigatile.machine import resident_bytes
-from gigatile.models.model import LoadedModel
+from gigatile.models.model import LoadedModel, Prediction, check_prediction
+from gigatile.tiling.output_grid import SAME, OutputGrid, from_one_size, from_two_sizes
 
 SIZE_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """What sides may have to be a multiple of."""
@@ -28,6 +29,8 @@ class Trial:
     bytes_per_tile: int
     """Memory that one tile takes while it is inferred, input and output included."""
     seconds_per_tile: float
+    output: OutputGrid = SAME
+    """Where the output lies in the input."""
 
 
 class PeakRss:
@@ -73,13 +76,34 @@ def try_model(loaded: LoadedModel, channels: int, tile: tuple[int, int], batch: 
     try:
         with PeakRss() as memory:
             start = time.perf_counter()
-            result = loaded.predict(zeros)
+            result = loaded.raw(zeros)
             seconds = time.perf_counter() - start
+        output = _output_grid(loaded, channels, tile, result)
+        check_prediction(loaded.where, zeros.shape, result, output)
+        result = loaded.values.activated(result)
     except BlockError as error:
         raise _explained(loaded, channels, tile, error) from error
     floor = zeros.nbytes + 2 * result.nbytes
     taken = max(memory.peak - memory.before + zeros.nbytes, floor)
-    return Trial(result.shape[1], result.dtype, -(-taken // batch), seconds / batch)
+    return Trial(result.shape[1], result.dtype, -(-taken // batch), seconds / batch, output)
+
+
+def _output_grid(loaded: LoadedModel, channels: int, tile: tuple[int, int], result: Prediction) -> OutputGrid:
+    """From one output where there is no other, from two sizes where the model takes any."""
+    if result.ndim != 4 or result.shape[2:] == tile:
+        return SAME
+    if loaded.model.fixed_tile is not None or loaded.model.calls_once:
+        return from_one_size(loaded.where, tile[0], result.shape[2])
+    return _free_output_grid(loaded, channels)
+
+
+def _free_output_grid(loaded: LoadedModel, channels: int) -> OutputGrid:
+    """Scale and crop of a model of any size, from two sizes that suit all multiples."""
+    sides = (128, 192)
+    got = [loaded.raw(np.zeros((1, channels, side, side), np.float32)).shape for side in sides]
+    if any(len(shape) != 4 for shape in got):
+        raise BlockError(loaded.where, expected="an array (n, k, y, x)", found=f"shape {got[0]}")
+    return from_two_sizes(loaded.where, (sides[0], got[0][2]), (sides[1], got[1][2]))
 
 
 def size_multiple(loaded: LoadedModel, channels: int) -> int:
@@ -89,10 +113,14 @@ def size_multiple(loaded: LoadedModel, channels: int) -> int:
     """
     if loaded.model.fixed_tile is not None or loaded.model.calls_once:
         return 1
+    try:
+        output = _free_output_grid(loaded, channels)
+    except BlockError as error:
+        raise ModelError(loaded.where, expected="a model that runs on zeros", found=error.found) from error
     for multiple in SIZE_MULTIPLES:
         # 64 m + m is a multiple of m and of nothing larger that is a power of two.
         side = 64 + multiple if multiple < 64 else 128
-        if _runs(loaded, channels, (side, side)):
+        if _runs(loaded, channels, side, output):
             return multiple
     return 1
 
@@ -106,12 +134,12 @@ def batch_changes_bits(loaded: LoadedModel, channels: int, tile: tuple[int, int]
     return not (np.array_equal(together, alone) and np.array_equal(np.roll(together, 1, axis=0), turned))
 
 
-def _runs(loaded: LoadedModel, channels: int, tile: tuple[int, int]) -> bool:
+def _runs(loaded: LoadedModel, channels: int, side: int, output: OutputGrid) -> bool:
     try:
-        loaded.predict(np.zeros((1, channels, *tile), np.float32))
+        shape = loaded.raw(np.zeros((1, channels, side, side), np.float32)).shape
     except BlockError:
         return False
-    return True
+    return bool(shape[2:] == (output.of_tile(side), output.of_tile(side)))
 
 
 def _check_channels(loaded: LoadedModel, channels: int) -> None:

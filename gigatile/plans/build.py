@@ -11,9 +11,10 @@ from gigatile.machine import available_bytes, available_cores, resident_bytes
 from gigatile.models.load import load_model
 from gigatile.models.model import LoadedModel
 from gigatile.models.values import check_dtype
-from gigatile.models.warmup import Trial, batch_changes_bits, size_multiple, try_model
+from gigatile.models.warmup import Trial, batch_changes_bits, try_model
 from gigatile.outputs.rule import output_rule
 from gigatile.plans.memory import Demand, MemoryPlan
+from gigatile.plans.overlap import choose_overlap, with_tile
 from gigatile.plans.plan import Plan
 from gigatile.tiling.tiling import Grid, Tiling, block_side, chunk_side, whole_cores
 from gigatile.units import format_bytes, parse_bytes
@@ -71,7 +72,6 @@ def plan(
     check_dtype(str(image.info.path), image.dtype)
     budget = parse_bytes(memory, "memory") if memory is not None else available_bytes() // 2
     channels = len(image.selected)
-    tiling = resolved_tiling(tiling or Tiling(), model, channels)
     batch = model.model.fixed_batch or model.batch or 1
     if model.model.fixed_batch is not None and model.batch not in (None, model.model.fixed_batch):
         raise ModelError(
@@ -80,7 +80,10 @@ def plan(
             found=f"batch {model.batch}",
             fix="Leave it out.",
         )
+    tiling = with_tile(tiling or Tiling(), model)
     trial = _tried(model, channels, tiling.tile_yx, batch, budget)
+    model = replace(model, output=trial.output)
+    tiling, choice = choose_overlap(tiling, model, channels)
     rule = output_rule(output, dtype, trial.dtype, trial.channels_out, tiling.blend or "hann")
     changes = batch > 1 and not model.model.calls_once and model.model.fixed_batch is None
     draft = Plan(
@@ -89,13 +92,14 @@ def plan(
         tiling=tiling,
         rule=rule,
         mask=mask,
-        block=block_sides(tiling, image.grid_shape),
+        block=block_sides(tiling, tiling.grid(image.grid_shape, model.output)),
         block_is_auto=tiling.block is None,
         batch=batch,
         batch_changes_bits=changes and batch_changes_bits(model, channels, tiling.tile_yx, batch),
         trial=trial,
         memory=MemoryPlan(budget),
         memory_is_given=memory is not None,
+        choice=choice,
     )
     return fitted(draft)
 
@@ -169,17 +173,6 @@ def _check_scope(mask: str, roi: object) -> None:
         raise UsageError("mask", expected="nodata or none", found=repr(mask), fix="Other masks are not there yet.")
 
 
-def resolved_tiling(tiling: Tiling, model: LoadedModel, channels: int) -> Tiling:
-    """Fill in the tile and, with it, the overlap; the halo respects what the model's sides must divide by."""
-    multiple = 1
-    if tiling.overlap == "auto" and (model.model.channels_in or channels) == channels:
-        multiple = size_multiple(model, channels)
-    default = model.model.fixed_tile or tiling.tile_yx
-    resolved = tiling.resolved(default, multiple)
-    # The user's overlap and the model's tile meet here for the first time.
-    return Tiling(resolved.tile, resolved.overlap, resolved.margin, resolved.blend, resolved.border, resolved.block)
-
-
 def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int, budget: int) -> Trial:
     """Call the model once, after a small call has shown that the large one will not burst the budget."""
     free = budget - resident_bytes()
@@ -198,15 +191,16 @@ def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int,
     return try_model(model, channels, tile, batch)
 
 
-def block_sides(tiling: Tiling, shape: tuple[int, int]) -> tuple[int, int]:
-    """The block that was asked for in whole cores, or one of about the usual size."""
-    stride = tiling.grid(shape).stride
+def block_sides(tiling: Tiling, grid: Grid) -> tuple[int, int]:
+    """The block that was asked for in whole cores, or one of about the usual size; in pixels of the result."""
+    stride = grid.stride
     if tiling.block is not None:
-        return whole_cores(stride[0], tiling.block), whole_cores(stride[1], tiling.block)
+        asked = int(tiling.block * grid.y.output.scale)
+        return whole_cores(stride[0], asked), whole_cores(stride[1], asked)
     trim = tiling.blend == "trim"
     most, least = (TRIM_BLOCK, LEAST_BLOCK) if trim else (BLEND_BLOCK, LEAST_CORES * max(stride))
     # Small images are cut, too, so that there is something to do at the same time.
-    target = min(most, max(int((shape[0] * shape[1]) ** 0.5 / 2), least))
+    target = min(most, max(int((grid.shape[0] * grid.shape[1]) ** 0.5 / 2), least))
     return block_side(stride[0], target), block_side(stride[1], target)
 
 
@@ -255,7 +249,7 @@ def _what_fits(draft: Plan, budget: int) -> str:
         if min(tile) < 32:
             break
         tiling = replace(draft.tiling, tile=tile, overlap=overlap, margin=0, block=None)
-        grid: Grid = tiling.grid(draft.image.grid_shape)
+        grid: Grid = tiling.grid(draft.image.grid_shape, draft.model.output)
         trial = replace(draft.trial, bytes_per_tile=draft.trial.bytes_per_tile // shrink**2)
         block = (_unit(grid.y.stride), _unit(grid.x.stride))
         demand = replace(

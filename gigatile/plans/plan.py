@@ -16,6 +16,7 @@ from gigatile.outputs.layout import ArrayLayout, pyramid_layouts
 from gigatile.outputs.omezarr import ResultMetadata
 from gigatile.outputs.rule import OutputRule
 from gigatile.plans.memory import MemoryPlan
+from gigatile.plans.overlap import GIVEN, OverlapChoice
 from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
 from gigatile.units import format_bytes, format_seconds
 
@@ -41,7 +42,7 @@ class Plan:
     mask: str
     """``nodata`` or ``none``."""
     block: tuple[int, int]
-    """Height and width of a block in pixels: whole cores."""
+    """Height and width of a block in pixels of the result: whole cores."""
     block_is_auto: bool
     """Whether memory or an existing result may change the block."""
     batch: int
@@ -53,16 +54,18 @@ class Plan:
     memory: MemoryPlan
     memory_is_given: bool = False
     """Whether the budget is the user's, or half of what this machine has."""
+    choice: OverlapChoice = GIVEN
+    """Where overlap, margin and blend came from."""
 
     @cached_property
     def grid(self) -> Grid:
         """The tiles."""
-        return self.tiling.grid(self.image.grid_shape)
+        return self.tiling.grid(self.image.grid_shape, self.model.output)
 
     @property
     def blocks(self) -> Blocks:
         """The blocks."""
-        return Blocks(self.image.grid_shape, self.block)
+        return Blocks(self.grid.shape, self.block)
 
     @cached_property
     def chunk(self) -> tuple[int, int]:
@@ -75,14 +78,14 @@ class Plan:
         """The arrays of the result: level 0 and its pyramid."""
         channels = None if self.rule.output == "classes" else self.trial.channels_out
         rule = self.rule
-        first = ArrayLayout(self.image.grid_shape, channels, rule.dtype, rule.fill, self.block, self.chunk)
+        first = ArrayLayout(self.grid.shape, channels, rule.dtype, rule.fill, self.block, self.chunk)
         return pyramid_layouts(first)
 
     @property
     def metadata(self) -> ResultMetadata:
         """What the result says of itself."""
         image = self.image
-        scale_y, scale_x = image.scale
+        scale_y, scale_x = (side / float(self.model.output.scale) for side in image.scale)
         transform = image.transform
         if transform is not None:
             a, b, c, d, e, f = transform

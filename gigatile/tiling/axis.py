@@ -28,6 +28,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from gigatile.tiling.output_grid import SAME, OutputGrid
+
 Blend = Literal["trim", "mean", "linear", "hann", "gaussian"]
 BLENDS: tuple[str, ...] = get_args(Blend)
 
@@ -46,33 +48,49 @@ class Axis:
     halo: int
     """Pixels read beyond the core on each side; ``2 * halo < tile``."""
     reach: int
-    """Pixels beyond the core, on each side, to which a tile contributes: ``halo - margin``; 0 for trim."""
+    """Pixels of the result beyond the core, on each side, to which a tile contributes; 0 for trim."""
     blend: Blend
     """Shape of the weights over the support."""
+    output: OutputGrid = SAME
+    """Resolution of the result. Reads count pixels of the image; everything else counts pixels of the result."""
+
+    @property
+    def length(self) -> int:
+        """Pixels of the result."""
+        return self.output.length(self.size)
+
+    @property
+    def step(self) -> int:
+        """Distance between tiles in pixels of the image."""
+        return self.tile - 2 * self.halo
 
     @property
     def stride(self) -> int:
-        """Distance between tiles = side of a core."""
-        return self.tile - 2 * self.halo
+        """Distance between tiles = side of a core, in pixels of the result."""
+        return int(self.step * self.output.scale)
 
     @property
     def count(self) -> int:
         """Number of tiles."""
-        return -(-self.size // self.stride)
+        return -(-self.length // self.stride)
 
     def read(self, index: int) -> tuple[int, int]:
-        """Pixels that tile `index` sees; hangs over the image at its borders."""
-        start = index * self.stride - self.halo
+        """Pixels of the image that tile `index` sees; hangs over it at its borders."""
+        start = index * self.step - self.halo
         return start, start + self.tile
+
+    def origin(self, index: int) -> int:
+        """Where, in the result, the first pixel lies that the model gives for tile `index`."""
+        return int((self.read(index)[0] + self.output.crop) * self.output.scale)
 
     def core(self, index: int) -> tuple[int, int]:
         """Pixels that tile `index` owns, cut at the edge of the image."""
-        return index * self.stride, min((index + 1) * self.stride, self.size)
+        return index * self.stride, min((index + 1) * self.stride, self.length)
 
     def support(self, index: int) -> tuple[int, int]:
-        """Pixels of the image to which tile `index` contributes."""
+        """Pixels of the result to which tile `index` contributes."""
         start = index * self.stride - self.reach
-        return max(start, 0), min(start + self.stride + 2 * self.reach, self.size)
+        return max(start, 0), min(start + self.stride + 2 * self.reach, self.length)
 
     def covering(self, start: int, stop: int) -> range:
         """The tiles whose support meets ``[start, stop)``."""
@@ -81,7 +99,7 @@ class Axis:
         return range(first, max(last, first))
 
     def reads(self, start: int, stop: int) -> tuple[int, int]:
-        """Pixels inside the image that the tiles covering ``[start, stop)`` read, mirrored ones included."""
+        """Pixels inside the image that the tiles covering ``[start, stop)`` of the result read, mirrored included."""
         tiles = self.covering(start, stop)
         low, high = self.read(tiles[0])[0], self.read(tiles[-1])[1]
         # Beyond the right edge the last tile sees what lies as far to the left of it; likewise at the left.
@@ -102,7 +120,7 @@ class Axis:
         """
         width = self.stride + 2 * self.reach
         earlier = min(index, (width - 1) // self.stride)
-        full = _ratios(self.blend, self.tile, width, self.stride, earlier)
+        full = _ratios(self.blend, int(self.tile * self.output.scale), width, self.stride, earlier)
         start, stop = self.support(index)
         offset = index * self.stride - self.reach
         return full[start - offset : stop - offset]

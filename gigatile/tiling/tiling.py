@@ -20,6 +20,7 @@ from typing import Literal
 from gigatile.errors import UsageError
 from gigatile.tiling.axis import BLENDS, Axis, Blend
 from gigatile.tiling.border import Border, parse_border
+from gigatile.tiling.output_grid import SAME, OutputGrid
 from gigatile.tiling.region import Region
 
 DEFAULT_TILE = 512
@@ -80,7 +81,7 @@ class Tiling:
         tile = self.tile or DEFAULT_TILE
         return (tile, tile) if isinstance(tile, int) else tile
 
-    def resolved(self, tile: tuple[int, int], multiple: int = 1) -> Tiling:
+    def resolved(self, tile: tuple[int, int], multiple: int = 1, least_halo: int = 0) -> Tiling:
         """Fill in tile, overlap, margin and blend.
 
         Parameters
@@ -89,23 +90,36 @@ class Tiling:
             The model's own size, or the default; used where the user gave none.
         multiple : int
             What sides must be a multiple of for the model; the automatic halo is one, too.
+        least_halo : int
+            What the model cuts off by itself.
         """
         tile = tile if self.tile is None else self.tile_yx
         overlap = self.overlap
         if overlap == "auto":
             # A quarter of the tile, its halo a multiple of what the model needs, and still below the tile.
-            halo = -(-(min(tile) // 8) // multiple) * multiple
+            beyond = max(min(tile) // 8 - least_halo, 0)
+            halo = least_halo + -(-beyond // multiple) * multiple
             overlap = 2 * halo if 2 * halo < min(tile) else 0
         margin = 0 if self.margin == "auto" else self.margin
         return replace(self, tile=tile, overlap=overlap, margin=margin, blend=self.blend or "hann")
 
-    def grid(self, shape: tuple[int, int]) -> Grid:
-        """The tile grid over an image of `shape` (y, x); only for a resolved tiling."""
+    def grid(self, shape: tuple[int, int], output: OutputGrid = SAME) -> Grid:
+        """The tile grid over an image of `shape` (y, x); only for a resolved tiling.
+
+        Raises
+        ------
+        UsageError
+            Cores or halo are no whole pixels of the result, or the halo is less than what the model cuts off.
+        """
         if self.overlap == "auto" or self.margin == "auto" or self.blend is None:
             raise ValueError("Tiling.grid: resolve the tiling first")
         halo = self.overlap // 2
-        reach = 0 if self.blend == "trim" else halo - self.margin
-        axes = [Axis(size, tile, halo, reach, self.blend) for size, tile in zip(shape, self.tile_yx, strict=True)]
+        _check_output(output, halo, self.tile_yx)
+        margin = halo if self.blend == "trim" else max(self.margin, output.crop)
+        reach = int((halo - margin) * output.scale)
+        axes = [
+            Axis(size, tile, halo, reach, self.blend, output) for size, tile in zip(shape, self.tile_yx, strict=True)
+        ]
         return Grid(*axes)
 
     @property
@@ -123,8 +137,8 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        return self.y.size, self.x.size
+        """Height and width of the result."""
+        return self.y.length, self.x.length
 
     @property
     def tiles(self) -> int:
@@ -133,7 +147,7 @@ class Grid:
 
     @property
     def stride(self) -> tuple[int, int]:
-        """Height and width of a core."""
+        """Height and width of a core, in pixels of the result."""
         return self.y.stride, self.x.stride
 
     def covering(self, region: Region) -> tuple[range, range]:
@@ -141,22 +155,22 @@ class Grid:
         return self.y.covering(region.y0, region.y1), self.x.covering(region.x0, region.x1)
 
     def core(self, row: int, col: int) -> Region:
-        """Pixels that a tile owns."""
+        """Pixels of the result that a tile owns."""
         (y0, y1), (x0, x1) = self.y.core(row), self.x.core(col)
         return Region(y0, x0, y1, x1)
 
     def band(self, row: int, cols: range) -> Region:
-        """What the tiles of one row read together; hangs over the image at its borders."""
+        """Pixels of the image that the tiles of one row read together; hangs over it at its borders."""
         y0, y1 = self.y.read(row)
         return Region(y0, self.x.read(cols[0])[0], y1, self.x.read(cols[-1])[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """The image cut into rectangles of equal size, the last ones cut at its edges."""
+    """The result cut into rectangles of equal size, the last ones cut at its edges."""
 
     shape: tuple[int, int]
-    """Height and width of the image."""
+    """Height and width of the result."""
     side: tuple[int, int]
     """Height and width of a block."""
 
@@ -211,6 +225,25 @@ def block_side(stride: int, target: int) -> int:
 def whole_cores(stride: int, pixels: int) -> int:
     """`pixels` rounded up to whole cores."""
     return -(-pixels // stride) * stride
+
+
+def _check_output(output: OutputGrid, halo: int, tile: tuple[int, int]) -> None:
+    """Refuse cores and halos that are no whole pixels of the result, and halos that the model cuts away."""
+    if halo < output.crop:
+        raise UsageError(
+            "overlap",
+            expected=f"at least {2 * output.crop} px, since the model cuts {output.crop} px off at each side",
+            found=f"{2 * halo} px",
+            fix=f"Type {2 * output.crop} or more.",
+        )
+    unit = output.scale.denominator
+    if (halo - output.crop) % unit or any((side - 2 * halo) % unit for side in tile):
+        raise UsageError(
+            "overlap",
+            expected=f"half of it, and tile minus overlap, in multiples of {unit}, as the result is 1/{unit} as large",
+            found=f"tile {tile[0]} x {tile[1]}, overlap {2 * halo}",
+            fix=f"Type an overlap of {-(-halo // unit) * 2 * unit}, and a tile in multiples of {unit}.",
+        )
 
 
 def _check_pixels(name: str, value: object) -> None:

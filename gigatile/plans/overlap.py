@@ -1,0 +1,162 @@
+"""Overlap, margin and blend: what the user says, and what follows from how far the model looks.
+
+::
+
+    trim    │◀─halo──▶│ core             halo = radius, rounded up to the alignment: each pixel from one tile
+    blend   │◀margin─▶│◀ramp▶│ core      margin = the same; the ramp lies inside it, where all tiles agree
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import lcm
+
+from gigatile.errors import ModelError
+from gigatile.models.model import LoadedModel
+from gigatile.models.probe import Probe
+from gigatile.models.probe_cache import known_probe
+from gigatile.models.warmup import size_multiple
+from gigatile.tiling.axis import Blend
+from gigatile.tiling.tiling import Tiling
+
+TOLERANCE = "0.001"
+"""Share of the largest influence that a model which cannot be exact may lose at the edge of the halo."""
+RAMP = 16
+"""A blend ramps over a 16th of the tile, at each side, beyond the margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverlapChoice:
+    """Where the numbers came from, and what they mean."""
+
+    text: str = "as given"
+    """For the plan: ``from the probe (radius 58, alignment 8): exact``."""
+    exact: bool = False
+    """Whether tiles equal the whole image, by the probe's measure."""
+    warning: str = ""
+    """What is wrong with them, and what would be right."""
+
+
+GIVEN = OverlapChoice()
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a model needs to be exact, from its probe."""
+
+    verdict_is_exact: bool
+    halo: int
+    """Least halo (for a blend: margin), in whole units; for models that cannot be exact, what is reasonable."""
+    unit: int
+    """Halo and distance between tiles have to be multiples of it."""
+    text: str
+
+    def holds(self, tile: tuple[int, int], halo: int, margin: int) -> bool:
+        """Whether these numbers are exact."""
+        aligned = halo % self.unit == 0 and all((side - 2 * halo) % self.unit == 0 for side in tile)
+        return self.verdict_is_exact and aligned and margin >= self.halo
+
+
+def with_tile(tiling: Tiling, loaded: LoadedModel) -> Tiling:
+    """The tiling with its tile: the user's, the model's own, or the usual one."""
+    tile = tiling.tile_yx if tiling.tile is not None else loaded.model.fixed_tile or tiling.tile_yx
+    return replace(tiling, tile=tile)
+
+
+def choose_overlap(tiling: Tiling, loaded: LoadedModel, channels: int) -> tuple[Tiling, OverlapChoice]:
+    """Fill in overlap, margin and blend.
+
+    Parameters
+    ----------
+    tiling : Tiling
+        With a tile.
+    loaded : LoadedModel
+        With its output grid.
+    channels : int
+        Channels that the image gives.
+
+    Raises
+    ------
+    UsageError
+        What the user gave contradicts the tile.
+    """
+    try:
+        probe = known_probe(loaded, channels)
+    except ModelError as error:
+        return _without_probe(tiling, loaded, channels, f"the model cannot be probed: {error}")
+    if probe is None:
+        return _without_probe(tiling, loaded, channels, "")
+    need = _need(probe, loaded)
+    if tiling.overlap == "auto":
+        return _automatic(tiling, need)
+    return _by_hand(tiling, need, tiling.overlap // 2)
+
+
+def _without_probe(tiling: Tiling, loaded: LoadedModel, channels: int, warning: str) -> tuple[Tiling, OverlapChoice]:
+    """A quarter of the tile where the user says nothing; the halo respects sizes, resolution and crop."""
+    automatic = tiling.overlap == "auto"
+    multiple = 1
+    if automatic:
+        multiple = lcm(size_multiple(loaded, channels), loaded.output.scale.denominator)
+    text = "a quarter of the tile, since the model has not been probed" if automatic else "as given; not probed"
+    return tiling.resolved(tiling.tile_yx, multiple, loaded.output.crop), OverlapChoice(text, False, warning)
+
+
+def _need(probe: Probe, loaded: LoadedModel) -> Need:
+    unit = lcm(max(probe.alignment, 1), probe.output_scale.denominator)
+    exact = probe.verdict != "not-exact"
+    radius = max(probe.radius if exact and probe.radius is not None else probe.effective[TOLERANCE])
+    # The halo less the crop has to be whole pixels of the result.
+    halo = -(-max(radius - loaded.output.crop, 0) // unit) * unit + loaded.output.crop
+    what = f"radius {radius}, alignment {probe.alignment}" if exact else f"{probe.reason}; {TOLERANCE} at {radius} px"
+    return Need(exact, halo, unit, what)
+
+
+def _automatic(tiling: Tiling, need: Need) -> tuple[Tiling, OverlapChoice]:
+    """The halo that the model needs, and with a blend a ramp inside it."""
+    tile = min(tiling.tile_yx)
+    room = (tile - 1) // 2 // need.unit * need.unit
+    blend: Blend = tiling.blend or ("trim" if need.verdict_is_exact and need.halo <= room else "hann")
+    # What cannot be exact gets at most half of the tile for overlap.
+    margin = need.halo if need.verdict_is_exact else min(need.halo, tile // 4 // need.unit * need.unit)
+    margin = min(margin, room)
+    ramp = 0 if blend == "trim" else max(tile // RAMP // need.unit, 1) * need.unit
+    halo = min(margin + ramp, room)
+    if not need.verdict_is_exact and blend != "trim":
+        margin = max(halo - 2 * ramp, 0)
+    used = margin if tiling.margin == "auto" else tiling.margin
+    chosen = replace(tiling, overlap=2 * halo, margin=min(used, halo) if tiling.margin == "auto" else used, blend=blend)
+    exact = need.holds(tiling.tile_yx, halo, halo if blend == "trim" else used)
+    warning = ""
+    if need.verdict_is_exact and not exact:
+        sides = 4 * need.halo
+        warning = (
+            f"a tile of {tile} px is too small or not aligned for this model ({need.text}): "
+            f"the result is not exact. Type --tile {-(-sides // need.unit) * need.unit} or more."
+        )
+    return chosen, OverlapChoice(f"from the probe ({need.text}): {_word(exact)}", exact, warning)
+
+
+def _by_hand(tiling: Tiling, need: Need, halo: int) -> tuple[Tiling, OverlapChoice]:
+    """The user's overlap; a margin and a blend that suit it, and a warning where it is too small."""
+    fits = need.holds(tiling.tile_yx, halo, halo)
+    blend: Blend = tiling.blend or ("trim" if fits else "hann")
+    # A margin that leaves nothing to blend is no better than none.
+    margin = (
+        (need.halo if need.verdict_is_exact and need.halo < halo else 0) if tiling.margin == "auto" else tiling.margin
+    )
+    exact = need.holds(tiling.tile_yx, halo, halo if blend == "trim" else margin)
+    warning = ""
+    if need.verdict_is_exact and not exact:
+        least = 2 * need.halo if blend == "trim" else 2 * (need.halo + need.unit)
+        warning = (
+            f"overlap {2 * halo} with blend {blend} and margin {margin} is not exact for this model ({need.text}): "
+            f"type --overlap {least} or more, in multiples of {2 * need.unit}, and a tile in multiples of {need.unit}, "
+            "or leave overlap and margin out."
+        )
+    chosen = replace(tiling, margin=margin, blend=blend)
+    return chosen, OverlapChoice(f"as given ({need.text}): {_word(exact)}", exact, warning)
+
+
+def _word(exact: bool) -> str:
+    return "exact" if exact else "not exact"
