@@ -21,7 +21,7 @@ from gigatile.models.warmup import try_model
 from gigatile.outputs.rule import output_rule
 from gigatile.plans.build import block_sides, resolved_tiling
 from gigatile.tiling.axis import Axis
-from gigatile.tiling.border import Border
+from gigatile.tiling.border import Border, check_border
 from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Tiling, chunk_side
 
@@ -29,7 +29,9 @@ Array = np.ndarray[Any, Any]
 
 
 def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = None) -> Any:
-    """Run a model over a dask array, lazily, with the values that `run` gives for ``output="raw"``.
+    """Run a model over a dask array, lazily: the blended channels, in the model's dtype.
+
+    Without an activation these are the values that `run` stores for ``output="raw"``.
 
     Parameters
     ----------
@@ -57,6 +59,7 @@ def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = No
     loaded = load_model(model)
     channels, height, width = (int(size) for size in array.shape)
     tiling = resolved_tiling(tiling or Tiling(), loaded, channels)
+    check_border(tiling.parsed_border, array.dtype)
     fixed = loaded.model.fixed_batch
     trial = try_model(loaded, channels, tiling.tile_yx, fixed or 1)
     grid = tiling.grid((height, width))
