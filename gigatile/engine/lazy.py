@@ -24,7 +24,7 @@ from gigatile.outputs.rule import output_rule
 from gigatile.plans.build import block_sides
 from gigatile.plans.overlap import choose_overlap, with_tile
 from gigatile.tiling.axis import Axis
-from gigatile.tiling.border import Border
+from gigatile.tiling.border import Border, check_border
 from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Tiling, chunk_side
 
@@ -32,7 +32,9 @@ Array = np.ndarray[Any, Any]
 
 
 def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = None) -> Any:
-    """Run a model over a dask array, lazily, with the values that `run` gives for ``output="raw"``.
+    """Run a model over a dask array, lazily: the blended channels, in the model's dtype.
+
+    Without an activation these are the values that `run` stores for ``output="raw"``.
 
     Parameters
     ----------
@@ -60,6 +62,7 @@ def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = No
     loaded = load_model(model)
     channels, height, width = (int(size) for size in array.shape)
     tiling = with_tile(tiling or Tiling(), loaded)
+    check_border(tiling.parsed_border, array.dtype)
     fixed = loaded.model.fixed_batch
     trial = try_model(loaded, channels, tiling.tile_yx, fixed or 1)
     loaded = replace(loaded, output=trial.output)

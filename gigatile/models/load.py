@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from gigatile.errors import ModelError
+from gigatile.errors import ModelError, UsageError
 from gigatile.models.model import LoadedModel, Model
 from gigatile.models.values import Activation, Values
 
@@ -48,9 +48,13 @@ def load_model(
     ------
     ModelError
         The model cannot be loaded.
+    UsageError
+        A number makes no sense.
     """
     if isinstance(model, LoadedModel):
         return model
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+        raise UsageError("batch", expected="a positive whole number of tiles", found=repr(batch))
     values = Values(scale, tuple(mean), tuple(std), activation)
     return LoadedModel(_find(model, device), values, batch, tuple(class_names))
 

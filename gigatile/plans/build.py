@@ -16,6 +16,7 @@ from gigatile.outputs.rule import output_rule
 from gigatile.plans.memory import Demand, MemoryPlan
 from gigatile.plans.overlap import choose_overlap, with_tile
 from gigatile.plans.plan import Plan
+from gigatile.tiling.border import check_border
 from gigatile.tiling.tiling import Grid, Tiling, block_side, chunk_side, whole_cores
 from gigatile.units import format_bytes, parse_bytes
 
@@ -68,10 +69,15 @@ def plan(
         No block, lane or cache holds to the budget; the message has the figures and a tile that would.
     """
     image, model = _opened(image), load_model(model)
+    if output == "raw":
+        # "raw = no activation, the model's dtype"
+        model = replace(model, values=replace(model.values, activation="none"))
     _check_scope(mask, roi)
     check_dtype(str(image.info.path), image.dtype)
     budget = parse_bytes(memory, "memory") if memory is not None else available_bytes() // 2
     channels = len(image.selected)
+    tiling = with_tile(tiling or Tiling(), model)
+    check_border(tiling.parsed_border, image.dtype)
     batch = model.model.fixed_batch or model.batch or 1
     if model.model.fixed_batch is not None and model.batch not in (None, model.model.fixed_batch):
         raise ModelError(
@@ -80,7 +86,6 @@ def plan(
             found=f"batch {model.batch}",
             fix="Leave it out.",
         )
-    tiling = with_tile(tiling or Tiling(), model)
     trial = _tried(model, channels, tiling.tile_yx, batch, budget)
     model = replace(model, output=trial.output)
     tiling, choice = choose_overlap(tiling, model, channels)
@@ -255,6 +260,7 @@ def _what_fits(draft: Plan, budget: int) -> str:
         demand = replace(
             _demand(draft, block), grid=grid, trial=trial, chunk_height=chunk_side(grid.y.stride, block[0])
         )
-        if demand.fitted(budget, 1).fits:
+        # What is resident differs a little from one plan to the next.
+        if demand.fitted(int(0.95 * budget), 1).fits:
             return f"Give more --memory, or type --tile {tile[0]},{tile[1]} --overlap {overlap}."
     return "Give more --memory" + (", or a larger machine." if fixed else ", or type a smaller --tile.")

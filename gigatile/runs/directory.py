@@ -71,16 +71,16 @@ class RunDirectory:
         write_atomically(self.run_json, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
 
     def clear(self) -> None:
-        """Delete what runs write here; only in a directory that has a ``run.json``."""
+        """Delete what runs write here, up to the ``run.json``, which the next run replaces and which says meanwhile
+        whose directory this is; only in a directory that has one."""
         if not self.run_json.exists():
             self._refuse_foreign()
             return
-        # run.json last: a deletion that is interrupted leaves a directory that is still known as ours.
+        # The ledger first: nothing is claimed any more when the first shard goes.
         try:
-            for path in (self.prediction, self.ledger):
+            for path in (self.ledger, self.prediction):
                 if path.exists():
                     shutil.rmtree(path)
-            self.run_json.unlink()
         except OSError as error:
             raise storage_error(self.path, error) from error
 
@@ -123,7 +123,7 @@ class RunDirectory:
             raise RunRefused(str(self.path), expected="a directory", found="a file")
         if not self.path.is_dir() or self.run_json.exists():
             return
-        # run.json is the first file that a run writes and the last that --overwrite deletes.
+        # run.json is the first file that a run writes, and nothing deletes it.
         others = sorted(p.name for p in self.path.iterdir() if p.name != "lock" and not p.name.endswith(".tmp"))
         if others:
             raise RunRefused(

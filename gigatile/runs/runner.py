@@ -23,8 +23,8 @@ from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunS
 from gigatile.executors.executor import Callbacks, Executor
 from gigatile.executors.threads import ThreadExecutor
 from gigatile.images.image import DEFAULT_CACHE_BYTES
-from gigatile.outputs.files import remove_leftovers
-from gigatile.outputs.omezarr import create_result, mark_complete
+from gigatile.outputs.files import remove_leftovers, storage_error
+from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
 from gigatile.plans.build import fitted, limited
 from gigatile.plans.plan import Plan, differences
 from gigatile.runs.directory import RunDirectory
@@ -110,10 +110,13 @@ def run(
     directory = RunDirectory(Path(out).absolute())
     if existing not in ("resume", "retry-failed", "overwrite"):
         raise UsageError("existing", expected="resume, retry-failed or overwrite", found=repr(existing))
+    if existing != "overwrite":
+        # Before the lock is made: a directory of somebody else stays as it is.
+        directory.read()
     with directory.locked():
         if existing == "overwrite":
             directory.clear()
-        stored = directory.read()
+        stored = None if existing == "overwrite" else directory.read()
         if stored is not None:
             plan = _agreed(plan, stored, directory)
         with _opened(executor, plan, workers) as (carrier, plan):
@@ -151,6 +154,8 @@ class _Execution:
             self._forget_failures()
         state = self.ledger.read()
         pending = [self._pending(state, level) for level in range(len(self.plan.layouts))]
+        if any(todo.any() for todo in pending):
+            self._reopen()
         blocks = self.plan.blocks.count
         self.on_event(
             RunStarted(
@@ -214,6 +219,17 @@ class _Execution:
         finally:
             # What the cache holds is of no use to the pyramid, nor to whoever keeps the plan.
             self.plan.image.use_cache(DEFAULT_CACHE_BYTES, None)
+
+    def _reopen(self) -> None:
+        """Take back the marks of completeness of a run in which something has to be done again."""
+        self._write_run_json(complete=False)
+        if is_complete(self.directory.prediction):
+            document = self.directory.prediction / "zarr.json"
+            try:
+                document.unlink()
+            except OSError as error:
+                raise storage_error(document, error) from error
+            create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
 
     def _forget_failures(self) -> None:
         """Make failed blocks pending again; what they fail with next is what counts then."""

@@ -104,7 +104,8 @@ def status(directory: str | PathLike[str]) -> Status:
     sums = counted["totals"]
     return Status(
         directory=run.path,
-        complete=document["complete"],
+        # A run.json may be older than what happened to the ledger since.
+        complete=document["complete"] and sums["done"] + sums["empty"] == layout["blocks"],
         total=layout["blocks"],
         done=sums["done"],
         empty=sums["empty"],

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,3 +68,22 @@ def parse_border(text: str) -> Border:
         return Border("constant", float(value))
     except ValueError:
         raise UsageError("border", expected="a number after constant:", found=repr(text)) from None
+
+
+def check_border(border: Border, dtype: np.dtype[Any]) -> None:
+    """Refuse a constant that pixels of a dtype cannot hold.
+
+    Raises
+    ------
+    UsageError
+        It is no whole number, or lies outside the range of the dtype.
+    """
+    if border.rule != "constant" or dtype.kind == "f":
+        return
+    low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    if not (border.value == np.rint(border.value) and low <= border.value <= high):
+        raise UsageError(
+            "border",
+            expected=f"a whole number from {low} to {high} for {dtype} pixels",
+            found=f"constant:{border.value:g}",
+        )
