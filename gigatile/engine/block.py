@@ -61,6 +61,12 @@ class BlockRecord:
     """Tiles without a pixel to keep."""
     units_decoded: int = 0
     """Units of the source (chunks, or groups of small ones) that this process decoded since its last record."""
+    seam_pixels: int = 0
+    """Pixels that two neighbouring tiles see, outside their margins."""
+    seam_difference: float = 0.0
+    """Sum of the absolute differences there, mean over channels."""
+    seam_disagreements: int = 0
+    """Those of another class."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Busy seconds by stage."""
     peak_rss_bytes: int = 0
@@ -127,6 +133,9 @@ class BlockEngine:
             digest=receipt.digest,
             tiles=tally.tiles,
             skipped=tally.skipped,
+            seam_pixels=tally.seams.pixels,
+            seam_difference=tally.seams.difference,
+            seam_disagreements=tally.seams.disagreements,
             units_decoded=self._plan.image.counter.take(),
             seconds={name: round(value, 4) for name, value in clock.seconds.items()},
             peak_rss_bytes=peak_resident_bytes(),

@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Event
 from typing import Any
 
 import numpy as np
 
 from gigatile.engine.pipes import Clock, read_ahead
+from gigatile.engine.seams import SeamTally
 from gigatile.engine.stitcher import Stitcher
 from gigatile.errors import BlockError, Cancelled
 from gigatile.models.model import LoadedModel
@@ -50,6 +51,8 @@ class Tally:
     """Tiles inferred."""
     skipped: int = 0
     """Tiles without a single pixel to keep."""
+    seams: SeamTally = field(default_factory=SeamTally)
+    """What neighbouring tiles disagreed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +132,9 @@ def infer_region(
     valid : ndarray of bool, shape (rows, width), or None
         True where the input was valid; None: everywhere.
     """
-    stitcher = Stitcher(how.grid, region, how.channels_out, how.dtype, step)
     validity = Validity(region)
+    stitcher = Stitcher(how.grid, region, how.channels_out, how.dtype, step, valid=validity.rows)
+    progress.tally.seams = stitcher.seams
     with read_ahead(_bands(how, stitcher, read, progress.clock), "gigatile-read") as bands:
         tiles = _tiles(how, stitcher, region, bands, validity)
         for tile, prediction in _predictions(how, tiles, progress):

@@ -16,17 +16,26 @@ channel.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from gigatile.engine.seams import SeamTally
 from gigatile.tiling.axis import Axis
 from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Grid
 
 Array = np.ndarray[Any, Any]
+
+
+def _all_valid(start: int, stop: int) -> Array | None:
+    return None
+
+
+def _cut(mask: Array | None, rows: slice, columns: slice) -> Array | None:
+    return None if mask is None else mask[rows, columns]
 
 
 class Stitcher:
@@ -44,10 +53,23 @@ class Stitcher:
         is blended in float32.
     step : int
         Finished rows are handed out in multiples of `step` from the top of the region.
+    valid : callable, optional
+        Gives the mask of some rows of the region (True where valid, None for all), for the seams.
     """
 
-    def __init__(self, grid: Grid, region: Region, channels: int, dtype: np.dtype[Any], step: int) -> None:
-        self._grid, self._region, self._step = grid, region, step
+    def __init__(
+        self,
+        grid: Grid,
+        region: Region,
+        channels: int,
+        dtype: np.dtype[Any],
+        step: int,
+        *,
+        valid: Callable[[int, int], Array | None] = _all_valid,
+    ) -> None:
+        self._grid, self._region, self._step, self._valid = grid, region, step, valid
+        self.seams = SeamTally()
+        """What neighbouring tiles disagreed."""
         self.rows, self.cols = grid.covering(region)
         """Rows and columns of the tiles that have to be added."""
         dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
@@ -57,6 +79,9 @@ class Stitcher:
         self._open = np.zeros((channels, min(reach + step, height), width), dtype)
         self._top = region.y0
         self._filled = self._handed_out = 0
+        # For trim: what the tile to the left, and the row of tiles above, said of the pixels next to their cores.
+        self._beside: Array | None = None
+        self._below = [np.full((channels, width), np.nan, np.float32) for _ in range(2)] if grid.y.seam_px else []
 
     def add(self, row: int, col: int, prediction: Array | None) -> Iterator[tuple[int, Array]]:
         """Add one tile; after the last one of a row, hand out the rows that are finished.
@@ -82,14 +107,48 @@ class Stitcher:
         if prediction is None:
             strip[:, :, x.fresh :] = 0
         else:
-            _join(strip, prediction[:, y.tile, x.tile], x, axis=2)
+            part = prediction[:, y.tile, x.tile]
+            if x.fresh:
+                mask = self._valid(y.start, y.start + y.length)
+                columns = slice(left, left + x.fresh)
+                self.seams.compare(strip[:, :, : x.fresh], part[:, :, : x.fresh], _cut(mask, slice(None), columns))
+            _join(strip, part, x, axis=2)
+        if self._below:
+            self._compare_cores(prediction, y, x)
         if col == self.cols[-1]:
             yield from self._close_row(row)
+
+    def _compare_cores(self, prediction: Array | None, y: _Part, x: _Part) -> None:
+        """For trim: the first column and row of a core against what its neighbours said of them."""
+        columns = slice(x.start - self._region.x0, x.start - self._region.x0 + x.length)
+        above, below = self._below
+        if prediction is None:
+            self._beside = None
+            below[:, columns] = np.nan
+            return
+        mask = self._valid(y.start, y.start + y.length)
+        core = prediction[:, y.tile, x.tile]
+        if self._beside is not None and x.start > self._region.x0:
+            self.seams.compare(
+                self._beside, core[:, :, :1], _cut(mask, slice(None), slice(columns.start, columns.start + 1))
+            )
+        known = ~np.isnan(above[:, columns]).any(axis=0, keepdims=True)
+        if known.any():
+            first = _cut(mask, slice(0, 1), columns)
+            both: Array = known if first is None else known & first
+            self.seams.compare(above[:, None, columns], core[:, :1], both)
+        self._beside = prediction[:, y.tile, x.tile.stop : x.tile.stop + 1].astype(np.float32)
+        below[:, columns] = prediction[:, y.tile.stop, x.tile]
 
     def _close_row(self, row: int) -> Iterator[tuple[int, Array]]:
         self._drop_handed_out()
         y = _part(self._grid.y, row, self._region.y0, self._region.y1)
         above = y.start - self._top
+        if y.fresh:
+            mask = self._valid(y.start, y.start + y.fresh)
+            self.seams.compare(self._open[:, above : above + y.fresh], self._strip[:, : y.fresh], mask)
+        self._beside = None
+        self._below.reverse()
         _join(self._open[:, above : above + y.length], self._strip[:, : y.length], y, axis=1)
         self._filled = above + y.length
         last = row == self.rows[-1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gigatile.errors import ModelError, UsageError
+from gigatile.models.augment import Augmentation
 from gigatile.models.model import LoadedModel, Model
 from gigatile.models.values import Activation, Values
 
@@ -20,6 +21,7 @@ def load_model(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     activation: Activation = "none",
+    tta: Augmentation = "none",
     batch: int | None = None,
     device: str = "auto",
     class_names: Sequence[str] = (),
@@ -37,6 +39,8 @@ def load_model(
         Subtracted, then divided by, after scaling; one number or one per channel.
     activation : {"none", "sigmoid", "softmax"}
         Applied to each tile before blending.
+    tta : {"none", "flips", "d4"}
+        Test-time augmentation: the mean over mirrored (and turned) copies of each tile.
     batch : int, optional
         Tiles per call; chosen if not given (1 on the CPU, where larger batches bought nothing).
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -55,7 +59,7 @@ def load_model(
         return model
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise UsageError("batch", expected="a positive whole number of tiles", found=repr(batch))
-    values = Values(scale, tuple(mean), tuple(std), activation)
+    values = Values(scale, tuple(mean), tuple(std), activation, tta)
     return LoadedModel(_find(model, device), values, batch, tuple(class_names))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gigatile.errors import BlockError
+from gigatile.models.augment import averaged
 from gigatile.models.values import Values
 from gigatile.tiling.output_grid import SAME, OutputGrid
 
@@ -98,6 +99,9 @@ class LoadedModel:
         BlockError
             The model raised, or gave something that is not one map per tile of the size that was planned.
         """
+        return averaged(self._once, batch, self.values.augmentation)
+
+    def _once(self, batch: Batch) -> Prediction:
         result = self.raw(batch)
         check_prediction(self.where, batch.shape, result, self.output)
         return self.values.activated(result)

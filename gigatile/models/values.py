@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gigatile.errors import ImageError, UsageError
+from gigatile.models.augment import Augmentation
 
 Activation = Literal["none", "sigmoid", "softmax"]
 Pixels = np.ndarray[Any, Any]
@@ -25,8 +26,14 @@ class Values:
     """Divided by at last; one number, or one per channel."""
     activation: Activation = "none"
     """Applied to each tile, before blending."""
+    augmentation: Augmentation = "none"
+    """Copies of a tile whose predictions, after the activation, are averaged."""
 
     def __post_init__(self) -> None:
+        if self.augmentation not in get_args(Augmentation):
+            raise UsageError(
+                "tta", expected="one of " + ", ".join(get_args(Augmentation)), found=repr(self.augmentation)
+            )
         if self.activation not in get_args(Activation):
             raise UsageError(
                 "activation",

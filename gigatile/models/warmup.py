@@ -12,6 +12,7 @@ import numpy as np
 
 from gigatile.errors import BlockError, ModelError
 from gigatile.machine import resident_bytes
+from gigatile.models.augment import symmetries
 from gigatile.models.model import LoadedModel, Prediction, check_prediction
 from gigatile.tiling.output_grid import SAME, OutputGrid, from_one_size, from_two_sizes
 
@@ -72,6 +73,9 @@ def try_model(loaded: LoadedModel, channels: int, tile: tuple[int, int], batch: 
             found=f"tile {tile[0]} x {tile[1]}",
             fix=f"Leave --tile out, or type --tile {fixed[0]},{fixed[1]}.",
         )
+    if loaded.values.augmentation == "d4" and fixed is not None and fixed[0] != fixed[1]:
+        found = f"its only tile, {fixed[0]} x {fixed[1]} px"
+        raise ModelError(f"tta d4, {loaded.where}", expected="a tile that can be turned", found=found, fix="Use flips.")
     zeros = np.zeros((batch, channels, *tile), np.float32)
     try:
         with PeakRss() as memory:
@@ -83,9 +87,15 @@ def try_model(loaded: LoadedModel, channels: int, tile: tuple[int, int], batch: 
         result = loaded.values.activated(result)
     except BlockError as error:
         raise _explained(loaded, channels, tile, error) from error
+    copies = len(symmetries(loaded.values.augmentation))
     floor = zeros.nbytes + 2 * result.nbytes
     taken = max(memory.peak - memory.before + zeros.nbytes, floor)
-    return Trial(result.shape[1], result.dtype, -(-taken // batch), seconds / batch, output)
+    dtype = result.dtype
+    if copies > 1:
+        # The turned copy of the batch, and the mean beside the newest prediction.
+        taken += zeros.nbytes + 2 * result.size * 4
+        dtype = np.dtype(np.float32)
+    return Trial(result.shape[1], dtype, -(-taken // batch), copies * seconds / batch, output)
 
 
 def _output_grid(loaded: LoadedModel, channels: int, tile: tuple[int, int], result: Prediction) -> OutputGrid:

@@ -118,6 +118,7 @@ class Plan:
                 "mean": list(self.model.values.mean),
                 "std": list(self.model.values.std),
                 "activation": self.model.values.activation,
+                "tta": self.model.values.augmentation,
             },
             "tiling": {
                 "tile": list(tiling.tile_yx),

@@ -13,6 +13,9 @@ from gigatile.runs.directory import RunDirectory
 from gigatile.runs.ledger import Ledger, LedgerState
 from gigatile.units import format_bytes, format_seconds
 
+VISIBLE = 0.005
+"""Share of class disagreements between neighbours from which on seams are reported as visible."""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -33,6 +36,10 @@ class Status:
     """Largest resident memory of any process of the run."""
     seconds: Mapping[str, float]
     """Busy seconds by stage, all lanes together."""
+    seam_score: float | None = None
+    """Mean absolute difference between neighbouring tiles where both see a pixel; None where there is no such place."""
+    seam_disagreement: float | None = None
+    """Share of those pixels at which their classes differ."""
     errors: tuple[str, ...] = ()
     """What went wrong, one paragraph a failed block."""
 
@@ -55,7 +62,8 @@ class Status:
             "tiles_inferred": self.tiles_inferred,
             "decoded_ratio": self.decoded_ratio,
             "overcompute": self.overcompute,
-            "seam_score": None,
+            "seam_score": self.seam_score,
+            "seam_disagreement": self.seam_disagreement,
             "peak_rss_bytes": self.peak_rss_bytes,
             "objects": None,
             "seconds": dict(self.seconds),
@@ -74,6 +82,16 @@ class Status:
                 f"work        {self.tiles_inferred} tiles inferred, overcompute {self.overcompute:.2f}, "
                 f"each source chunk decoded {self.decoded_ratio:.2f} times"
             )
+        if self.seam_score is not None:
+            lines.append(
+                f"seams       neighbouring tiles differ by {self.seam_score:.2g} on average, "
+                f"and in class at {100 * (self.seam_disagreement or 0):.2g} % of the pixels that both see"
+            )
+            if (self.seam_disagreement or 0) > VISIBLE:
+                lines.append(
+                    "            That can be seen. `gigatile probe MODEL` tells the overlap that the model needs; "
+                    "leave --overlap and --margin out to use it."
+                )
         busy = ", ".join(f"{name} {format_seconds(value)}" for name, value in self.seconds.items())
         if busy:
             lines.append(f"busy        {busy}")
@@ -115,6 +133,8 @@ def status(directory: str | PathLike[str]) -> Status:
         overcompute=counted["overcompute"],
         peak_rss_bytes=sums["peak_rss_bytes"],
         seconds=sums["seconds"],
+        seam_score=counted["seam_score"],
+        seam_disagreement=counted["seam_disagreement"],
         errors=tuple(record.error for record in state.records() if record.status == "failed"),
     )
 
@@ -131,6 +151,8 @@ def totals(state: LedgerState, tile: tuple[int, int], source_units: int) -> dict
     """Sums over the records of the prediction."""
     sums: dict[str, Any] = {"done": 0, "empty": 0, "failed": 0}
     seconds: dict[str, float] = {}
+    compared = disagreements = 0
+    difference = 0.0
     pixels = tiles = skipped = units = stored = peak = 0
     for record in state.records():
         peak = max(peak, record.peak_rss_bytes)
@@ -142,6 +164,9 @@ def totals(state: LedgerState, tile: tuple[int, int], source_units: int) -> dict
         sums[record.status] += 1
         tiles, skipped, units = tiles + record.tiles, skipped + record.skipped, units + record.units_decoded
         pixels += record.pixels if record.status != "failed" else 0
+        compared += record.seam_pixels
+        difference += record.seam_difference
+        disagreements += record.seam_disagreements
     finished = sums["done"] + sums["empty"]
     return {
         "totals": {
@@ -154,5 +179,7 @@ def totals(state: LedgerState, tile: tuple[int, int], source_units: int) -> dict
             "seconds": seconds,
         },
         "decoded_ratio": units / source_units if finished else None,
+        "seam_score": difference / compared if compared else None,
+        "seam_disagreement": disagreements / compared if compared else None,
         "overcompute": tiles * tile[0] * tile[1] / pixels if pixels else None,
     }

@@ -54,6 +54,14 @@ class Axis:
     output: OutputGrid = SAME
     """Resolution of the result. Reads count pixels of the image; everything else counts pixels of the result."""
 
+    spare: int = 0
+    """Pixels of the image between margin and core, on each side: for trim, where neighbours can be compared."""
+
+    @property
+    def seam_px(self) -> int:
+        """Pixels of the result beyond a core that are compared with the neighbour's: 1 for trim, if there are any."""
+        return min(int(self.spare * self.output.scale), 1) if self.blend == "trim" else 0
+
     @property
     def length(self) -> int:
         """Pixels of the result."""

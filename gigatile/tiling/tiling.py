@@ -117,8 +117,10 @@ class Tiling:
         _check_output(output, halo, self.tile_yx)
         margin = halo if self.blend == "trim" else max(self.margin, output.crop)
         reach = int((halo - margin) * output.scale)
+        spare = halo - max(self.margin, output.crop)
         axes = [
-            Axis(size, tile, halo, reach, self.blend, output) for size, tile in zip(shape, self.tile_yx, strict=True)
+            Axis(size, tile, halo, reach, self.blend, output, spare)
+            for size, tile in zip(shape, self.tile_yx, strict=True)
         ]
         return Grid(*axes)
 
