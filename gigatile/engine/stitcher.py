@@ -135,7 +135,7 @@ class Stitcher:
         known = ~np.isnan(above[:, columns]).any(axis=0, keepdims=True)
         if known.any():
             first = _cut(mask, slice(0, 1), columns)
-            both: Array = known if first is None else known & first
+            both = np.asarray(known if first is None else known & first)
             self.seams.compare(above[:, None, columns], core[:, :1], both)
         self._beside = prediction[:, y.tile, x.tile.stop : x.tile.stop + 1].astype(np.float32)
         below[:, columns] = prediction[:, y.tile.stop, x.tile]
