@@ -49,8 +49,8 @@ class Stitcher:
         What is wanted of it; pixels outside are not computed.
     channels : int
     dtype : dtype
-        Of the predictions. Integers are only possible where each pixel comes from one tile; half precision
-        is blended in float32.
+        Of the predictions. Half precision and whole numbers are blended in float32, those of 32 bits and more
+        in float64; whole numbers stay what they are where each pixel comes from one tile.
     step : int
         Finished rows are handed out in multiples of `step` from the top of the region.
     valid : callable, optional
@@ -72,7 +72,8 @@ class Stitcher:
         """What neighbouring tiles disagreed."""
         self.rows, self.cols = grid.covering(region)
         """Rows and columns of the tiles that have to be added."""
-        dtype = np.dtype(np.float32) if dtype == np.float16 else dtype
+        if dtype.kind == "f" or grid.y.reach or grid.x.reach:
+            dtype = np.result_type(dtype, np.float32)
         reach = max(grid.y.support(row)[1] - grid.y.support(row)[0] for row in self.rows)
         height, width = region.shape
         self._strip = np.zeros((channels, min(reach, height), width), dtype)

@@ -18,6 +18,7 @@ from gigatile.images.info import Level
 from gigatile.machine import available_cores
 from gigatile.models.warmup import Trial
 from gigatile.outputs.rule import OutputRule
+from gigatile.tiling.axis import Axis
 from gigatile.tiling.tiling import Blocks, Grid
 from gigatile.units import format_bytes
 
@@ -138,7 +139,7 @@ class Demand:
         left = (budget_bytes - sum(parts.values())) // max(processes, 1)
         cache = max(least, min(enough, left))
         parts["decoded chunks"] = cache * max(processes, 1)
-        ratio = self._decoded_ratio(cache, enough)
+        ratio = self._decoded_ratio(cache, least, enough)
         return MemoryPlan(budget_bytes, parts, lanes, processes, cache, ratio)
 
     def _useful_cache(self, lanes: int) -> tuple[int, int]:
@@ -150,12 +151,15 @@ class Demand:
         shared = 2 * grid.y.halo + 2 * unit_y
         across = min(self.block[1] + 2 * grid.x.halo + 2 * unit_x, level.shape[1] + unit_x)
         least = lanes * across * shared * deep
-        # Between rows of blocks lies one row of units as wide as the image, and what each lane is reading.
-        rows = lanes * across * (grid.y.tile + 2 * unit_y) * deep
-        return least, int(1.1 * (level.shape[1] + unit_x) * shared * deep) + rows
+        # What a row of blocks shares with the next one, what a block shares with its right neighbour, and what each
+        # lane is reading; the cache evicts down to nine tenths.
+        below, beside = _shared_px(grid.y) + 2 * unit_y, _shared_px(grid.x) + 2 * unit_x
+        tall = min(self.block[0] + _shared_px(grid.y) + 2 * unit_y, level.shape[0] + unit_y)
+        held = (level.shape[1] + unit_x) * below + lanes * (beside * tall + across * (grid.y.tile + 2 * unit_y))
+        return least, int(held * deep / 0.9)
 
-    def _decoded_ratio(self, cache: int, enough: int) -> float:
-        """1 with enough cache, else what follows if blocks share nothing."""
+    def _decoded_ratio(self, cache: int, least: int, enough: int) -> float:
+        """1 with enough cache, what follows if blocks share nothing with the least, and in proportion between."""
         if cache >= enough:
             return 1.0
         level, blocks = self.image.levels[self.image.level], Blocks(self.grid.shape, self.block)
@@ -163,7 +167,13 @@ class Demand:
         reads_y = [self.grid.y.reads(blocks.region(i, 0).y0, blocks.region(i, 0).y1) for i in range(rows)]
         reads_x = [self.grid.x.reads(blocks.region(0, j).x0, blocks.region(0, j).x1) for j in range(cols)]
         decoded = _touched(level, reads_y, 0) * _touched(level, reads_x, 1)
-        return float(decoded / level.unit_count)
+        alone = float(decoded / level.unit_count)
+        return 1 + (alone - 1) * (enough - cache) / (enough - least)
+
+
+def _shared_px(axis: Axis) -> int:
+    """Pixels that two neighbouring blocks both read: halos, and the ring of tiles that both infer for a blend."""
+    return 2 * (axis.halo + -(-axis.reach // axis.stride) * axis.stride)
 
 
 def _touched(level: Level, reads: list[tuple[int, int]], axis: int) -> int:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -69,6 +70,15 @@ class RunDirectory:
     def write(self, document: dict[str, Any]) -> None:
         """Replace ``run.json`` at once."""
         write_atomically(self.run_json, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+
+    def metadata_digests(self) -> dict[str, str]:
+        """sha256 of each ``zarr.json`` of the result, by its path below ``prediction.zarr``."""
+        files = [self.prediction / "zarr.json", *sorted(self.prediction.glob("*/zarr.json"))]
+        return {
+            path.relative_to(self.prediction).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+            if path.is_file()
+        }
 
     def clear(self) -> None:
         """Delete what runs write here, up to the ``run.json``, which the next run replaces and which says meanwhile

@@ -222,7 +222,6 @@ class _Execution:
 
     def _reopen(self) -> None:
         """Take back the marks of completeness of a run in which something has to be done again."""
-        self._write_run_json(complete=False)
         if is_complete(self.directory.prediction):
             document = self.directory.prediction / "zarr.json"
             try:
@@ -230,6 +229,7 @@ class _Execution:
             except OSError as error:
                 raise storage_error(document, error) from error
             create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
+        self._write_run_json(complete=False)
 
     def _forget_failures(self) -> None:
         """Make failed blocks pending again; what they fail with next is what counts then."""
@@ -291,6 +291,7 @@ class _Execution:
                     "blocks": plan.blocks.count,
                     "source_units": source_units,
                 },
+                "metadata": self.directory.metadata_digests(),
                 "versions": versions(),
                 **totals(self.ledger.read(), plan.tiling.tile_yx, source_units),
             }

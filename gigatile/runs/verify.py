@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -10,6 +12,7 @@ from typing import Any
 
 from gigatile.engine.block import BlockKey
 from gigatile.outputs.check import check_shard
+from gigatile.outputs.files import TEMPORARY_SUFFIX
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import is_complete, read_layouts
 from gigatile.outputs.shard import ShardReceipt
@@ -46,10 +49,11 @@ class Report:
 
 
 def verify(directory: str | PathLike[str]) -> Report:
-    """Check that the records cover every block, and every shard against its record.
+    """Check that the records cover every block, every shard against its record, and that there is nothing else.
 
     Every shard is read, its digest compared and each of its chunks decoded. Records of damaged shards are revoked,
-    so that the next run does those blocks again; nothing else is changed.
+    so that the next run does those blocks again; nothing else is changed. Shards are not looked at while the
+    metadata that describe them are damaged.
 
     Raises
     ------
@@ -60,8 +64,10 @@ def verify(directory: str | PathLike[str]) -> Report:
     document = existing_run(run)
     ledger = Ledger(run.ledger, durable=True)
     state = ledger.read()
+    problems = _metadata_problems(run, document["metadata"])
+    if problems:
+        return Report(run.path, 0, document["complete"], tuple(problems))
     layouts = read_layouts(run.prediction)
-    problems: list[str] = []
     checked = 0
     for level, layout in enumerate(layouts):
         for key in _keys(level, layout):
@@ -71,11 +77,40 @@ def verify(directory: str | PathLike[str]) -> Report:
             if found and record is not None and record.status != "failed":
                 ledger.revoke(key, state.identities(key), "damaged")
             problems += found
+    problems += _strangers(run.prediction, layouts)
     if document["complete"] != is_complete(run.prediction):
         problems.append("run.json and prediction.zarr disagree on whether the run is complete")
     if state.dropped:
         problems.append(f"ledger: {state.dropped} torn records (their blocks are done again if nothing else has them)")
     return Report(run.path, checked, document["complete"], tuple(problems))
+
+
+def _metadata_problems(run: RunDirectory, recorded: dict[str, str]) -> list[str]:
+    found = run.metadata_digests()
+    return [
+        f"{run.prediction / name}: " + ("its SHA-256 differs from the recorded one" if name in found else "missing")
+        for name, digest in recorded.items()
+        if found.get(name) != digest
+    ]
+
+
+def _strangers(root: Path, layouts: tuple[ArrayLayout, ...]) -> Iterator[str]:
+    """Files that no block and no metadata explain; temporary ones are those of a live or a killed writer."""
+    documents = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(layouts)))}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            inside = path.relative_to(root).as_posix()
+            if inside not in documents and not name.endswith(TEMPORARY_SUFFIX) and not _is_shard(inside, layouts):
+                yield f"{path}: no block of this result has such a file"
+
+
+def _is_shard(inside: str, layouts: tuple[ArrayLayout, ...]) -> bool:
+    parts = re.fullmatch(r"(\d+)/(.+?(\d+)/(\d+))", inside)
+    if parts is None or int(parts[1]) >= len(layouts):
+        return False
+    layout, row, col = layouts[int(parts[1])], int(parts[3]), int(parts[4])
+    return row < layout.grid[0] and col < layout.grid[1] and layout.shard_key(row, col) == parts[2]
 
 
 def _keys(level: int, layout: ArrayLayout) -> Iterator[BlockKey]:

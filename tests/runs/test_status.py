@@ -1,0 +1,92 @@
+"""What `status` counts, during a run and after it."""
+
+import json
+import threading
+
+import pytest
+
+import gigatile as gt
+from gigatile.errors import Cancelled, RunRefused
+from gigatile.events import BlockFinished, RunEnded, RunStarted
+from gigatile.runs.status import status
+from tests.small_runs import BLOCKS, TILING, cli, document, entries, run_small
+
+
+def blocks(found):
+    counts = found.to_json()["blocks"]
+    assert counts["total"] == counts["done"] + counts["empty"] + counts["failed"] + counts["pending"]
+    return counts
+
+
+def test_a_finished_run_is_complete_and_counts_what_the_ledger_holds(reference):
+    found = status(reference)
+    records = [entry for entry in entries(reference) if entry["block"].startswith("0/")]
+    assert found.complete
+    assert blocks(found) == {"total": BLOCKS, "done": BLOCKS - 1, "empty": 1, "failed": 0, "pending": 0}
+    assert found.tiles_inferred == sum(entry["tiles"] for entry in records)
+    assert found.peak_rss_bytes == max(entry["peak_rss_bytes"] for entry in entries(reference)) > 2**20
+
+
+def test_the_json_has_the_keys_of_the_contract(reference):
+    text, _ = cli("status", str(reference), "--json", cwd=reference)
+    found = json.loads(text)
+    assert {
+        "complete", "blocks", "tiles_inferred", "decoded_ratio", "overcompute", "seam_score", "peak_rss_bytes",
+        "objects",
+    } <= set(found)  # fmt: skip
+
+
+def test_overcompute_is_pixels_inferred_by_pixels_of_the_image(tmp_path, image, model):
+    result = run_small(image, model, tmp_path / "out", mask="none")
+    inferred = sum(entry["tiles"] for entry in entries(tmp_path / "out")) * 64 * 64
+    assert result.status.overcompute == inferred / (330 * 400)
+    assert result.status.overcompute == gt.plan(image, model, TILING).overcompute
+    assert document(tmp_path / "out")["overcompute"] == result.status.overcompute
+
+
+def test_counts_add_up_at_every_moment_of_a_run(tmp_path, image, model):
+    seen, events = [], []
+
+    def watch(event):
+        events.append(event)
+        if isinstance(event, BlockFinished) and event.phase == "predict":
+            found = status(tmp_path / "out")
+            assert not found.complete
+            seen.append(blocks(found))
+
+    run_small(image, model, tmp_path / "out", on_event=watch, workers=1)
+    finished = [counts["done"] + counts["empty"] for counts in seen]
+    # The lane may be ahead of the thread that reports, by what it does meanwhile.
+    assert finished == sorted(finished)
+    assert all(count >= place for place, count in enumerate(finished, 1))
+    assert finished[-1] == BLOCKS
+    assert isinstance(events[0], RunStarted)
+    assert events[-1] == RunEnded(complete=True, failed=0)
+
+
+def test_a_stopped_run_says_what_is_pending(tmp_path, image, model):
+    stop = threading.Event()
+    with pytest.raises(Cancelled):
+        run_small(
+            image, model, tmp_path / "out", stop=stop, workers=1,
+            on_event=lambda event: isinstance(event, BlockFinished) and stop.set(),
+        )  # fmt: skip
+    counts = blocks(status(tmp_path / "out"))
+    assert not status(tmp_path / "out").complete
+    assert 0 < counts["pending"] < BLOCKS
+    assert "pending" in str(status(tmp_path / "out"))
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(RunRefused):
+            status(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_status_is_readable_while_another_process_works_in_the_directory(tmp_path, image, model):
+    from gigatile.runs.directory import RunDirectory
+
+    run_small(image, model, tmp_path / "out")
+    with RunDirectory(tmp_path / "out").locked():
+        assert status(tmp_path / "out").complete
