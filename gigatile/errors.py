@@ -71,6 +71,10 @@ class RunRefused(UsageError):
     """The run directory belongs to something else, differs from the plan, or is in use."""
 
 
+class OverlapWarning(UserWarning):
+    """The overlap is too small for the model to be exact; the message says what would do."""
+
+
 class StorageError(GigatileError, OSError):
     """The disk is full or the storage went away; the run stops and can be resumed."""
 

@@ -18,12 +18,13 @@ COMMANDS = {
     "run": "run a model over an image; the same command again finishes what is missing",
     "plan": "what a run would do, its cost and its memory; the options of run",
     "info": "what an image file says of itself",
+    "probe": "how far a model looks, and whether its tiles can equal the whole image",
     "status": "how far the run in a directory is",
     "verify": "whether everything a run wrote is there and unharmed",
     "pipelines": "the ready-made pipelines",
     "demo": "build a sample slide, run a pipeline over it, and show what came out",
 }
-LATER = ("probe", "export", "label", "view")
+LATER = ("export", "label", "view")
 """Commands of the contract that are not built yet."""
 
 

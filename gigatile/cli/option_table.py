@@ -100,7 +100,6 @@ OPTIONS = (
         "none|percentile:LO,HI|minmax|zscore|macenko|reinhard",
         "by statistics of the whole image (default: none)",
         v.normalize,
-        works=("none",),
     ),
     Option("where", "level", "N", "pyramid level to work on (default: 0)", v.whole(least=0, example=0)),
     Option("where", "pixel_size", "P", "work at this pixel size instead", v.positive, works=NOTHING),
@@ -150,7 +149,6 @@ OPTIONS = (
         "none|flips|d4",
         "average over flips and turns (default: none)",
         v.one_of("none", "flips", "d4"),
-        works=("none",),
     ),
     Option("objects", "score", "T", "least score of an object", v.number, works=NOTHING),
     Option(

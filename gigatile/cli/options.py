@@ -12,6 +12,7 @@ from gigatile.cli.values import Where, fraction_of, option_flag
 from gigatile.errors import UsageError
 
 if TYPE_CHECKING:
+    from gigatile.models.augment import Augmentation
     from gigatile.models.values import Activation
     from gigatile.tiling.axis import Blend
 
@@ -37,6 +38,8 @@ class RunOptions:
     device: str
     output: str
     activation: Activation
+    normalize: str
+    tta: Augmentation
     dtype: str | None
     channels: tuple[int | str, ...] | None
     scale: float | None
@@ -217,6 +220,8 @@ def _options(
         device=value("device", "auto"),
         output=value("output", "classes"),
         activation=value("activation", "none"),
+        normalize=value("normalize", "none"),
+        tta=value("tta", "none"),
         dtype=value("dtype"),
         channels=value("channels"),
         scale=value("scale"),

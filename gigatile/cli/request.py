@@ -37,6 +37,8 @@ def make_plan(options: RunOptions) -> Plan:
         mean=options.mean,
         std=options.std,
         activation=options.activation,
+        normalize=options.normalize,
+        tta=options.tta,
         batch=options.batch,
         device=options.device,
         class_names=options.class_names,

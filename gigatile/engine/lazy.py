@@ -60,6 +60,9 @@ def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = No
         found = f"shape {getattr(array, 'shape', None)}"
         raise UsageError("map_overlap", expected="a dask array of axes (c, y, x) and known size", found=found)
     loaded = load_model(model)
+    if loaded.values.normalize != "none":
+        fix = "Use gt.run, or normalise the array first."
+        raise UsageError("map_overlap", expected="a model without normalize", found=loaded.values.normalize, fix=fix)
     channels, height, width = (int(size) for size in array.shape)
     tiling = with_tile(tiling or Tiling(), loaded)
     check_border(tiling.parsed_border, array.dtype)

@@ -21,6 +21,7 @@ def load_model(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
     activation: Activation = "none",
+    normalize: str = "none",
     tta: Augmentation = "none",
     batch: int | None = None,
     device: str = "auto",
@@ -39,6 +40,9 @@ def load_model(
         Subtracted, then divided by, after scaling; one number or one per channel.
     activation : {"none", "sigmoid", "softmax"}
         Applied to each tile before blending.
+    normalize : str
+        ``percentile:LO,HI``, ``minmax``, ``zscore``, ``macenko`` or ``reinhard``: by statistics of the whole image,
+        measured when a run begins; in the place of scale, mean and std.
     tta : {"none", "flips", "d4"}
         Test-time augmentation: the mean over mirrored (and turned) copies of each tile.
     batch : int, optional
@@ -59,7 +63,7 @@ def load_model(
         return model
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise UsageError("batch", expected="a positive whole number of tiles", found=repr(batch))
-    values = Values(scale, tuple(mean), tuple(std), activation, tta)
+    values = Values(scale, tuple(mean), tuple(std), activation, tta, normalize)
     return LoadedModel(_find(model, device), values, batch, tuple(class_names))
 
 

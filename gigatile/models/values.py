@@ -9,6 +9,7 @@ import numpy as np
 
 from gigatile.errors import ImageError, UsageError
 from gigatile.models.augment import Augmentation
+from gigatile.models.normalise import Normalisation, parse_normalisation
 
 Activation = Literal["none", "sigmoid", "softmax"]
 Pixels = np.ndarray[Any, Any]
@@ -28,6 +29,10 @@ class Values:
     """Applied to each tile, before blending."""
     augmentation: Augmentation = "none"
     """Copies of a tile whose predictions, after the activation, are averaged."""
+    normalize: str = "none"
+    """Method of `gigatile.models.normalise`, in the place of scaling."""
+    statistics: Normalisation | None = None
+    """What was measured for it, on the whole image; before a run begins it is not known."""
 
     def __post_init__(self) -> None:
         if self.augmentation not in get_args(Augmentation):
@@ -40,6 +45,15 @@ class Values:
                 expected="one of " + ", ".join(get_args(Activation)),
                 found=repr(self.activation),
             )
+        if self.normalize != "none":
+            parse_normalisation(self.normalize)
+            if self.scale is not None or self.mean or self.std:
+                raise UsageError(
+                    "normalize",
+                    expected="either --normalize or --scale, --mean and --std",
+                    found="both",
+                    fix="Leave one of them out.",
+                )
         if any(s == 0 for s in self.std):
             raise UsageError("std", expected="numbers other than 0", found=str(self.std))
 
@@ -68,6 +82,10 @@ class Values:
         ndarray, float32, shape (c, y, x)
             Always a new array.
         """
+        if self.statistics is not None:
+            out = self.statistics.apply(pixels)
+            out[np.isnan(out)] = 0
+            return out
         out = np.array(pixels, dtype=np.float32, order="C")
         scale = self.scale_for(pixels.dtype)
         if scale != 1:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any, Literal
 
-from gigatile.errors import MemoryRefused, ModelError, UsageError
+from gigatile.errors import MemoryRefused, ModelError, OverlapWarning, UsageError
 from gigatile.images.image import Image
 from gigatile.machine import available_bytes, available_cores, resident_bytes
 from gigatile.models.load import load_model
@@ -89,6 +90,8 @@ def plan(
     trial = _tried(model, channels, tiling.tile_yx, batch, budget)
     model = replace(model, output=trial.output)
     tiling, choice = choose_overlap(tiling, model, channels)
+    if choice.warning:
+        warnings.warn(choice.warning, OverlapWarning, stacklevel=2)
     rule = output_rule(output, dtype, trial.dtype, trial.channels_out, tiling.blend or "hann")
     changes = batch > 1 and not model.model.calls_once and model.model.fixed_batch is None
     draft = Plan(

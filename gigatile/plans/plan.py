@@ -11,6 +11,7 @@ from typing import Any
 
 from gigatile.images.image import Image
 from gigatile.models.model import LoadedModel
+from gigatile.models.normalise import Normalisation
 from gigatile.models.warmup import Trial
 from gigatile.outputs.layout import ArrayLayout, pyramid_layouts
 from gigatile.outputs.omezarr import ResultMetadata
@@ -119,6 +120,7 @@ class Plan:
                 "std": list(self.model.values.std),
                 "activation": self.model.values.activation,
                 "tta": self.model.values.augmentation,
+                "normalize": self.model.values.normalize,
             },
             "tiling": {
                 "tile": list(tiling.tile_yx),
@@ -166,6 +168,11 @@ class Plan:
         """Seconds in the model alone, from one trial call."""
         return self.tiles_inferred * self.trial.seconds_per_tile / self.memory.lanes
 
+    def with_statistics(self, statistics: Normalisation) -> Plan:
+        """The same plan, its pixels normalised by numbers that were measured on the whole image."""
+        values = replace(self.model.values, statistics=statistics)
+        return replace(self, model=replace(self.model, values=values))
+
     def with_block(self, block: tuple[int, int]) -> Plan:
         """The same plan on blocks that are given, by the user or by an existing result."""
         return replace(self, block=block, block_is_auto=False)
@@ -179,6 +186,8 @@ class Plan:
             "overlap": self.tiling.overlap,
             "margin": self.tiling.margin,
             "blend": self.tiling.blend,
+            "exact": self.choice.exact,
+            "overlap_from": self.choice.text,
             "block": _one_or_both(self.block),
             "chunk": _one_or_both(self.chunk),
             "batch": self.batch,
@@ -217,6 +226,7 @@ class Plan:
                 f"{self.grid.tiles} ({rows} x {cols}) of {tiling.tile_yx[0]} x {tiling.tile_yx[1]} px, "
                 f"overlap {tiling.overlap}, margin {tiling.margin}, blend {tiling.blend}, border {tiling.border}",
             ),
+            ("overlap", self.choice.text),
             (
                 "blocks",
                 f"{self.blocks.count} of {self.block[0]} x {self.block[1]} px (shards), "

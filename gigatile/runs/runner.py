@@ -23,6 +23,7 @@ from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunS
 from gigatile.executors.executor import Callbacks, Executor
 from gigatile.executors.threads import ThreadExecutor
 from gigatile.images.image import DEFAULT_CACHE_BYTES
+from gigatile.models.normalise import Normalisation, measure, parse_normalisation
 from gigatile.outputs.files import remove_leftovers, storage_error
 from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
 from gigatile.plans.build import fitted, limited
@@ -120,6 +121,7 @@ def run(
         if stored is not None:
             plan = _agreed(plan, stored, directory)
         with _opened(executor, plan, workers) as (carrier, plan):
+            plan = _with_statistics(plan, stored)
             execution = _Execution(plan, directory, carrier, durable, on_event, stop or Event())
             execution.begin(new=stored is None)
             execution.finish(retry_failed=existing == "retry-failed")
@@ -274,6 +276,7 @@ class _Execution:
 
     def _write_run_json(self, *, complete: bool) -> None:
         plan, model = self.plan, self.plan.model.model
+        statistics = plan.model.values.statistics
         described = plan.describe()
         source_units = plan.image.levels[plan.image.level].unit_count
         self.directory.write(
@@ -292,10 +295,24 @@ class _Execution:
                     "source_units": source_units,
                 },
                 "metadata": self.directory.metadata_digests(),
+                "statistics": None if statistics is None else statistics.to_json(),
                 "versions": versions(),
                 **totals(self.ledger.read(), plan.tiling.tile_yx, source_units),
             }
         )
+
+
+def _with_statistics(plan: Plan, stored: dict[str, Any] | None) -> Plan:
+    """The numbers that `normalize` asks for: those of the run that began the directory, or measured now."""
+    method = parse_normalisation(plan.model.values.normalize)
+    if method.kind == "none":
+        return plan
+    if stored is not None:
+        return plan.with_statistics(Normalisation.from_json(stored["statistics"]))
+    statistics = measure(plan.image, method)
+    # Decoded for the statistics, not for a block: what blocks decode is counted from here on.
+    plan.image.counter.take()
+    return plan.with_statistics(statistics)
 
 
 def versions() -> dict[str, str]:
