@@ -12,9 +12,12 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from gigatile.engine.lazy import map_overlap as map_overlap
+    from gigatile.engine.sliding import Stitcher as Stitcher
+    from gigatile.engine.sliding import tiles as tiles
     from gigatile.images.image import Image as Image
     from gigatile.images.open import open as open
     from gigatile.models.load import load_model as load_model
+    from gigatile.models.load import probe as probe
     from gigatile.plans.build import plan as plan
     from gigatile.plans.plan import Plan as Plan
     from gigatile.runs.runner import Result as Result
@@ -27,12 +30,15 @@ _HOME = {
     "Plan": "gigatile.plans.plan",
     "Region": "gigatile.tiling.region",
     "Result": "gigatile.runs.runner",
+    "Stitcher": "gigatile.engine.sliding",
     "Tiling": "gigatile.tiling.tiling",
     "load_model": "gigatile.models.load",
     "map_overlap": "gigatile.engine.lazy",
     "open": "gigatile.images.open",
     "plan": "gigatile.plans.build",
+    "probe": "gigatile.models.load",
     "run": "gigatile.runs.runner",
+    "tiles": "gigatile.engine.sliding",
 }
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
 

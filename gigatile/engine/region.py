@@ -17,7 +17,7 @@ import numpy as np
 
 from gigatile.engine.pipes import Clock, read_ahead
 from gigatile.engine.seams import SeamTally
-from gigatile.engine.stitcher import Stitcher
+from gigatile.engine.stitcher import RegionStitcher
 from gigatile.errors import BlockError, Cancelled
 from gigatile.models.model import LoadedModel
 from gigatile.tiling.region import Region
@@ -133,7 +133,7 @@ def infer_region(
         True where the input was valid; None: everywhere.
     """
     validity = Validity(region)
-    stitcher = Stitcher(how.grid, region, how.channels_out, how.dtype, step, valid=validity.rows)
+    stitcher = RegionStitcher(how.grid, region, how.channels_out, how.dtype, step, valid=validity.rows)
     progress.tally.seams = stitcher.seams
     with read_ahead(_bands(how, stitcher, read, progress.clock), "gigatile-read") as bands:
         tiles = _tiles(how, stitcher, region, bands, validity)
@@ -155,7 +155,7 @@ class Progress:
     """Told the number of tiles after each batch."""
 
 
-def _bands(how: Inference, stitcher: Stitcher, read: Read, clock: Clock) -> Iterator[_Band]:
+def _bands(how: Inference, stitcher: RegionStitcher, read: Read, clock: Clock) -> Iterator[_Band]:
     for row in stitcher.rows:
         region = how.grid.band(row, stitcher.cols)
         with clock.stage("read"):
@@ -187,7 +187,7 @@ def on_result(grid: Grid, region: Region, valid: Array | None) -> tuple[Region, 
 
 
 def _tiles(
-    how: Inference, stitcher: Stitcher, region: Region, bands: Iterable[_Band], validity: Validity
+    how: Inference, stitcher: RegionStitcher, region: Region, bands: Iterable[_Band], validity: Validity
 ) -> Iterator[_Tile]:
     """Cut bands into normalised tiles, without those whose support holds nothing to keep."""
     for band in bands:

@@ -38,7 +38,7 @@ def _cut(mask: Array | None, rows: slice, columns: slice) -> Array | None:
     return None if mask is None else mask[rows, columns]
 
 
-class Stitcher:
+class RegionStitcher:
     """Blend the tiles of one region, handed over row by row and from left to right.
 
     Parameters

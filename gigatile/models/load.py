@@ -11,6 +11,8 @@ from typing import Any
 from gigatile.errors import ModelError, UsageError
 from gigatile.models.augment import Augmentation
 from gigatile.models.model import LoadedModel, Model
+from gigatile.models.probe import Probe
+from gigatile.models.probe_cache import probed
 from gigatile.models.values import Activation, Values
 
 
@@ -65,6 +67,28 @@ def load_model(
         raise UsageError("batch", expected="a positive whole number of tiles", found=repr(batch))
     values = Values(scale, tuple(mean), tuple(std), activation, tta, normalize)
     return LoadedModel(_find(model, device), values, batch, tuple(class_names))
+
+
+def probe(model: str | PathLike[str] | LoadedModel | Any, channels: int | None = None) -> Probe:
+    """Measure how far a model looks, how it must be aligned, and whether its tiles can equal the whole image.
+
+    Parameters
+    ----------
+    model : as for `load_model`
+    channels : int, optional
+        Channels to try it with; what it says itself, or 3, if not given.
+
+    Returns
+    -------
+    Probe
+        Measured once on a machine, and kept by the model's hash.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be loaded, does not run on noise, or gives no maps.
+    """
+    return probed(load_model(model), channels)
 
 
 def _find(model: Any, device: str) -> Model:
