@@ -90,13 +90,16 @@ class BlockEngine:
         self._schedule = ReadSchedule(plan.grid, plan.blocks, level, pending)
         plan.image.use_cache(plan.memory.cache_bytes, self._schedule)
         self._border = plan.tiling.parsed_border
+        model = plan.model.model
+        # Callables are not tried before a run: theirs could be bits that depend on the batch.
+        untried = model.calls_once and plan.batch > 1
         self._inference = Inference(
             grid=plan.grid,
             model=plan.model,
             channels_out=plan.trial.channels_out,
             dtype=plan.trial.dtype,
             batch=plan.batch,
-            pads_batches=plan.batch_changes_bits or plan.model.model.fixed_batch is not None,
+            pads_batches=plan.batch_changes_bits or model.fixed_batch is not None or untried,
         )
 
     def run(self, key: BlockKey, stop: Event, on_tiles: Callable[[int], None]) -> BlockRecord:

@@ -8,15 +8,17 @@ one key at a time, whatever its number of threads.
 from __future__ import annotations
 
 import hashlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from gigatile.errors import UsageError
+from gigatile.errors import GigatileError, UsageError
 from gigatile.executors.executor import Callbacks, Job, K, R, cancelled
 
 WINDOW_PER_WORKER = 2
@@ -38,8 +40,17 @@ class DaskExecutor:
     """A ``distributed.Client``."""
 
     def run(self, job: Job[K, R], keys: Iterator[K], callbacks: Callbacks[K, R]) -> None:
-        """See `Executor.run`. Keys that a worker is doing when the run is stopped are finished there."""
+        """See `Executor.run`. Keys that a worker is doing when the run is stopped are finished there.
+
+        Raises
+        ------
+        GigatileError
+            The scheduler went away.
+        """
+        from concurrent.futures import CancelledError
+
         import cloudpickle
+        from distributed.comm import CommClosedError
 
         payload: Any = cloudpickle.dumps(job)
         token = hashlib.sha256(payload).hexdigest()
@@ -48,7 +59,16 @@ class DaskExecutor:
         held: dict[Any, K] = {}
         # distributed.wait asks for the current client, not for that of the futures.
         with self.client.as_current():
-            self._drain(held, lambda key: self.client.submit(_run, token, payload, key, pure=False), keys, callbacks)
+            try:
+                submit = partial(self.client.submit, _run, token, payload, pure=False)
+                self._drain(held, submit, keys, callbacks)
+            except (CancelledError, CommClosedError) as error:
+                raise GigatileError(
+                    "the Dask scheduler",
+                    expected="an answer",
+                    found=f"{type(error).__name__}: it went away, or someone cancelled the work",
+                    fix="Start it again and repeat the command: what is finished is kept.",
+                ) from error
 
     def _drain(
         self, held: dict[Any, K], submit: Callable[[K], Any], keys: Iterator[K], callbacks: Callbacks[K, R]
@@ -151,8 +171,15 @@ def existing_cluster(address: Any) -> Iterator[Any]:
             found=str(error).splitlines()[0],
             fix="Start one with `dask scheduler`, and workers with `dask worker tcp://HOST:PORT`.",
         ) from error
-    with client:
-        yield client
+    # What goes wrong is raised here; distributed would print its tracebacks besides.
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with client:
+            yield client
+    finally:
+        logger.setLevel(level)
 
 
 def worker_limits(client: Any) -> list[int]:

@@ -188,3 +188,16 @@ def test_borders_reach_the_model(stacks, tmp_path, border):
         return
     wide = np.pad(pixels, ((0, 0), (8, 8), (8, 8)), constant_values=9)
     assert np.array_equal(got, on_whole_image(stacks[2], wide, 4)[:, 8:-8, 8:-8])
+
+
+def test_a_callable_whose_bits_depend_on_the_batch_gives_the_same_in_every_block(tmp_path):
+    def unstable(batch):
+        return batch + np.float32(1e-6) * len(batch)
+
+    pixels = noise((1, 100, 100))
+    results = [
+        stored(tmp_path / str(block), pixels, gt.load_model(unstable, batch=4), Tiling(24, 4, 0, "trim", block=block),
+               output="raw")
+        for block in (30, 100)
+    ]  # fmt: skip
+    assert np.array_equal(*results)

@@ -125,6 +125,14 @@ def test_a_unit_larger_than_the_budget_is_handed_out_and_not_kept():
     assert decode.count[0, 0, 3] == 2
 
 
+def test_a_unit_larger_than_the_budget_does_not_drive_out_the_others():
+    cache, decode = UnitCache(499), Decoder()
+    cache.get((0, 0, 1), decode)
+    cache.get((0, 0, 2), Decoder(nbytes=500))
+    cache.get((0, 0, 1), decode)
+    assert decode.count[0, 0, 1] == 1
+
+
 def test_a_budget_of_nothing_still_reads():
     assert replay(keys([1, 1, 2, 1]), 0, known=False) == 4
 

@@ -147,6 +147,11 @@ class TestValidity:
         assert np.array_equal(image.read(Region(0, 0, 20, 20)), pixels[[0, 2]])
         assert np.array_equal(image.read_with_validity(Region(0, 0, 20, 20), REFLECT)[1], pixels[1] != 0)
 
+    def test_with_alpha_and_nodata_either_makes_a_pixel_invalid(self):
+        pixels = noise((2, 20, 20)) % 2
+        _, valid = Image(UnitSource(pixels, nodata=1, alpha=1)).read_with_validity(Region(0, 0, 20, 20), REFLECT)
+        assert np.array_equal(valid, (pixels[1] != 0) & (pixels[0] != 1))
+
     def test_a_pixel_is_nan_only_where_every_channel_is(self):
         pixels = noise((2, 20, 20), "float32")
         pixels[0, 3:9, 3:9] = np.nan

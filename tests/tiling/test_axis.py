@@ -94,6 +94,13 @@ def test_covering_tiles_are_those_whose_support_meets_the_interval(axis, data):
     assert list(axis.covering(start, stop)) == meeting
 
 
+def test_a_last_tile_that_hangs_over_by_more_than_it_covers_reads_back_beyond_its_own_start():
+    # Core 3 is one pixel wide: tile 3 reads [26, 44) and sees 30 - 13 = 17 as the mirror image of 43.
+    assert Axis(31, 18, 4, 0, "trim").reads(30, 31) == (17, 31)
+    assert Axis(31, 18, 4, 0, "trim").reads(20, 30) == (16, 31)
+
+
+@settings(max_examples=300)
 @given(axes(), st.data(), st.sampled_from(["reflect", "symmetric", "edge", "constant"]))
 def test_reads_hold_every_pixel_that_the_tiles_see_through_the_border(axis, data, rule):
     start = data.draw(st.integers(0, axis.size - 1))
