@@ -228,7 +228,8 @@ def _run(how: Inference, tiles: list[_Tile], progress: Progress) -> Iterator[tup
         if how.pads_batches:
             inputs += [np.zeros_like(inputs[0])] * (how.batch - count)
         with progress.clock.stage("infer"):
-            predicted = how.model.predict(np.stack(inputs))
+            # One tile needs no copy to become a batch.
+            predicted = how.model.predict(inputs[0][None] if len(inputs) == 1 else np.stack(inputs))
         if predicted.shape[1] != how.channels_out:
             raise BlockError(
                 how.model.where,

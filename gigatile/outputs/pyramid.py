@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from gigatile.errors import BlockError
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import Downsampling
+from gigatile.outputs.reading import LevelReader
 from gigatile.outputs.shard import ShardReceipt, ShardWriter
 from gigatile.tiling.region import Region
 
@@ -64,10 +64,8 @@ def downsample_shard(
     StorageError
         The disk is full or the storage cannot be written.
     """
-    import zarr  # here, so that importing gigatile stays light
-
     layout, below = layouts[level], layouts[level - 1]
-    source = zarr.open_array(root / str(level - 1), mode="r")
+    source = LevelReader(root, level - 1, below)
     box = layout.region(row, col)
     path = root / str(level) / layout.shard_key(row, col)
     with ShardWriter(path, layout, box.shape, durable) as writer:
@@ -113,27 +111,20 @@ def reduce(pixels: np.ndarray[Any, Any], fill: float, method: Downsampling) -> n
     return total.astype(pixels.dtype)
 
 
-def _band(source: Any, below: ArrayLayout, band: Region, chunk_cols: int, method: Downsampling) -> np.ndarray[Any, Any]:
+def _band(
+    source: LevelReader, below: ArrayLayout, band: Region, chunk_cols: int, method: Downsampling
+) -> np.ndarray[Any, Any]:
     """One row of chunks, shape (c, rows, width) or (rows, width), made chunk by chunk from `source`."""
     lead = () if below.channels is None else (below.channels,)
     result = np.empty((*lead, *band.shape), dtype=below.dtype)
     for x0 in range(band.x0, band.x1, chunk_cols):
         part = Region(band.y0, x0, band.y1, min(x0 + chunk_cols, band.x1))
         doubled = Region(2 * part.y0, 2 * part.x0, 2 * part.y1, 2 * part.x1)
-        window = doubled.clipped(Region(0, 0, *below.shape)).slices()
+        window = doubled.clipped(Region(0, 0, *below.shape))
         cols = slice(part.x0 - band.x0, part.x1 - band.x0)
-        for channel in np.ndindex(*lead):
-            result[(*channel, slice(None), cols)] = reduce(_read(source, (*channel, *window)), below.fill, method)
+        if below.channels is None:
+            result[:, cols] = reduce(source.read(window, None), below.fill, method)
+            continue
+        for channel in range(below.channels):
+            result[channel, :, cols] = reduce(source.read(window, channel), below.fill, method)
     return result
-
-
-def _read(source: Any, selection: tuple[int | slice, ...]) -> np.ndarray[Any, Any]:
-    try:
-        return np.asarray(source[selection])
-    except (RuntimeError, ValueError, OSError) as error:
-        raise BlockError(
-            f"{source.store_path}: {selection}",
-            expected="chunks that decode",
-            found=repr(error),
-            fix="Run `gigatile verify` on the directory.",
-        ) from error

@@ -62,8 +62,9 @@ class OutputRule:
 
     def _refuse_nan(self, band: Array, valid: Array | None, where: str) -> None:
         # A sum is NaN if any term is: one cheap pass in the usual case that all is well.
-        if band.dtype.kind != "f" or not np.isnan(band.sum(dtype=band.dtype)):
-            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            if band.dtype.kind != "f" or not np.isnan(band.sum(dtype=band.dtype)):
+                return
         bad = np.isnan(band).any(axis=0)
         if valid is not None:
             bad &= valid

@@ -194,9 +194,15 @@ def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int,
             "memory",
             expected=f"about {format_bytes(floor + resident_bytes())} for a batch of tiles {tile[0]} x {tile[1]}",
             found=format_bytes(budget),
-            fix="Type a smaller --tile, or give more --memory.",
+            fix=_smaller_tile(tile, free / floor),
         )
     return try_model(model, channels, tile, batch)
+
+
+def _smaller_tile(tile: tuple[int, int], share: float) -> str:
+    """What to type where only a share of a batch's memory is there; half of it, to leave room for the rest."""
+    sides = [int(side * (max(share, 0.0) / 2) ** 0.5) // 64 * 64 for side in tile]
+    return f"Type --tile {sides[0]},{sides[1]}, or give more --memory." if min(sides) else "Give more --memory."
 
 
 def block_sides(tiling: Tiling, grid: Grid) -> tuple[int, int]:

@@ -62,7 +62,7 @@ def in_tiles(
             return image.read(window, border=tiling.parsed_border), None
         return image.read_with_validity(window, tiling.parsed_border)
 
-    blocks = Blocks(shape, block_sides(tiling, shape))
+    blocks = Blocks(shape, block_sides(tiling, tiling.grid(shape)))
     for place in blocks:
         region = blocks.region(*place)
         for y, band, valid in infer_region(how, region, read, step, progress):

@@ -231,10 +231,10 @@ class TestDefaults:
         )
         assert plan.batch == 1
 
-    def test_the_automatic_halo_follows_the_size_multiple(self, tmp_path):
+    def test_the_automatic_halo_is_the_radius_in_whole_alignments(self, tmp_path):
         path = write_pooled(tmp_path / "m.onnx", 16)
         plan = gt.plan(noise((1, 200, 200)), path, gt.Tiling(tile=80))
-        assert plan.tiling.overlap == 32
+        assert (plan.tiling.overlap, plan.tiling.blend, plan.choice.exact) == (64, "trim", True)
 
     def test_the_fixed_batch_is_the_batch(self, tmp_path):
         path = write_convolutions(tmp_path / "m.onnx", whole_weights([3, 1]), InputShape(3, batch=4))
