@@ -107,13 +107,16 @@ class LoadedModel:
         return self.values.activated(result)
 
     def raw(self, batch: Batch) -> Prediction:
-        """What the model itself gives, of whatever shape.
+        """What the model itself gives, of whatever shape; batches of a model that takes one size only are filled up.
 
         Raises
         ------
         BlockError
             The model raised.
         """
+        count, only = len(batch), self.model.fixed_batch
+        if only is not None and count < only:
+            return self.raw(np.concatenate([batch, np.zeros((only - count, *batch.shape[1:]), batch.dtype)]))[:count]
         try:
             return np.asarray(self.model.predict(batch))
         except MemoryError:

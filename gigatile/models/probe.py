@@ -167,10 +167,7 @@ class _Bench:
 
     def _predict(self, batch: Array) -> Array:
         """The model alone: any size of output, no activation."""
-        try:
-            result = np.asarray(self._loaded.model.predict(batch))
-        except Exception as error:
-            raise BlockError(self._loaded.where, found=f"{type(error).__name__}: {error}") from error
+        result = self._loaded.raw(batch)
         if result.ndim != 4 or len(result) != len(batch):
             raise ModelError(self._loaded.where, expected="one map per tile", found=f"shape {result.shape}")
         return result

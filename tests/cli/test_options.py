@@ -113,9 +113,9 @@ def test_a_refused_fraction_gives_an_overlap_that_is_accepted():
 
 
 LATER = (
-    "--task detect", "--task instances", "--normalize zscore", "--normalize percentile:1,99", "--pixel-size 0.5",
-    "--source-pixel-size 0.5", "--roi 0,0,9,9", "--mask tissue", "--mask m.tif", "--multiscale 1,0.5", "--tta flips",
-    "--tta d4", "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
+    "--task detect", "--task instances", "--pixel-size 0.5",
+    "--source-pixel-size 0.5", "--roi 0,0,9,9", "--mask tissue", "--mask m.tif", "--multiscale 1,0.5",
+    "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
     "--scheduler-file s.json", "--inputs list.csv", "--on-bad-chunk fill", "--executor tls://a:1",
 )  # fmt: skip
 

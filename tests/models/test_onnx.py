@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import gigatile as gt
-from gigatile.errors import ModelError
+from gigatile.errors import ModelError, UsageError
 from gigatile.models.warmup import size_multiple, try_model
 from gigatile.testing.models import InputShape, whole_weights, write_convolutions, write_cropping, write_pooled
 from gigatile.testing.sources import noise
@@ -142,10 +142,10 @@ class TestRefusals:
         with pytest.raises(ModelError, match=r"--tile 32,32"):
             gt.plan(noise((1, 64, 64)), gt.load_model(path), gt.Tiling(64, 8))
 
-    def test_an_output_of_another_size_is_refused_with_both_sizes(self, tmp_path):
+    def test_an_overlap_that_the_model_cuts_away_is_refused(self, tmp_path):
         path = write_cropping(tmp_path / "m.onnx", by=2)
-        with pytest.raises(ModelError, match=r"32, 32.*28, 28"):
-            gt.plan(noise((1, 64, 64)), gt.load_model(path), gt.Tiling(32, 8))
+        with pytest.raises(UsageError, match=r"at least 4 px.*found 2 px"):
+            gt.plan(noise((1, 64, 64)), gt.load_model(path), gt.Tiling(32, 2))
 
     def test_another_batch_than_the_fixed_one(self, tmp_path):
         path = write_convolutions(tmp_path / "m.onnx", whole_weights([1, 1]), InputShape(batch=4))
@@ -169,7 +169,7 @@ def test_the_fixed_tile_is_the_tile_of_the_plan(tmp_path):
     path = write_convolutions(tmp_path / "m.onnx", whole_weights([1, 1]), InputShape(tile=48))
     plan = gt.plan(noise((1, 64, 64)), gt.load_model(path))
     assert plan.tiling.tile_yx == (48, 48)
-    assert plan.tiling.overlap == 12
+    assert plan.tiling.overlap == 2
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4, 8, 16])
