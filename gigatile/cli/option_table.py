@@ -142,7 +142,7 @@ OPTIONS = (
         "beyond the image (default: reflect)",
         v.border,
     ),
-    Option("tiling", "multiscale", "1,0.5", "average over several scales", v.many(v.positive), works=NOTHING),
+    Option("tiling", "multiscale", "1,0.5", "average over these scales (default: 1)", v.many(v.positive)),
     Option(
         "tiling",
         "tta",

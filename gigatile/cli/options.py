@@ -40,6 +40,7 @@ class RunOptions:
     activation: Activation
     normalize: str
     tta: Augmentation
+    multiscale: tuple[float, ...]
     dtype: str | None
     channels: tuple[int | str, ...] | None
     scale: float | None
@@ -222,6 +223,7 @@ def _options(
         activation=value("activation", "none"),
         normalize=value("normalize", "none"),
         tta=value("tta", "none"),
+        multiscale=value("multiscale", (1.0,)),
         dtype=value("dtype"),
         channels=value("channels"),
         scale=value("scale"),

@@ -39,6 +39,7 @@ def make_plan(options: RunOptions) -> Plan:
         activation=options.activation,
         normalize=options.normalize,
         tta=options.tta,
+        multiscale=options.multiscale,
         batch=options.batch,
         device=options.device,
         class_names=options.class_names,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from gigatile.engine.pipes import Clock, WriteBehind
 from gigatile.engine.region import Inference, Progress, Tally, infer_region
+from gigatile.engine.scales import ScaledEngine, ScaledWork, averaged_rows
 from gigatile.engine.schedule import ReadSchedule
 from gigatile.errors import BlockError
 from gigatile.machine import peak_resident_bytes
@@ -101,6 +102,7 @@ class BlockEngine:
             batch=plan.batch,
             pads_batches=plan.batch_changes_bits or model.fixed_batch is not None or untried,
         )
+        self._scales = [ScaledEngine(plan, index, self._inference, pending) for index in range(len(plan.passes))]
 
     def run(self, key: BlockKey, stop: Event, on_tiles: Callable[[int], None]) -> BlockRecord:
         """Compute and store one block.
@@ -128,6 +130,8 @@ class BlockEngine:
             return BlockRecord(key, "failed", pixels, seconds=clock.seconds, error=str(error), trace=trace)
         finally:
             self._schedule.finished(key.row, key.col)
+            for scale in self._scales:
+                scale.finished(key.row, key.col)
         return BlockRecord(
             block=key,
             status="empty" if receipt.empty else "done",
@@ -150,6 +154,9 @@ class BlockEngine:
         where = f"block {key} (rows {region.y0}-{region.y1}, columns {region.x0}-{region.x1})"
         path = self._root / "0" / layout.shard_key(key.row, key.col)
         rows = infer_region(self._inference, region, self._reader(key), layout.chunk[0], progress)
+        if self._scales:
+            work = ScaledWork.begin(self._scales, key.row, key.col, region, progress)
+            rows = averaged_rows(rows, work, progress)
         with ShardWriter(path, layout, region.shape, durable=self._durable) as writer:
 
             def write(band: Array) -> None:

@@ -63,6 +63,9 @@ def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = No
     if loaded.values.normalize != "none":
         fix = "Use gt.run, or normalise the array first."
         raise UsageError("map_overlap", expected="a model without normalize", found=loaded.values.normalize, fix=fix)
+    if len(loaded.values.multiscale) > 1:
+        found = "multiscale " + ",".join(str(scale) for scale in loaded.values.multiscale)
+        raise UsageError("map_overlap", expected="a model at one scale", found=found, fix="Use gt.run.")
     channels, height, width = (int(size) for size in array.shape)
     tiling = with_tile(tiling or Tiling(), loaded)
     check_border(tiling.parsed_border, array.dtype)

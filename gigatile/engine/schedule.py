@@ -7,13 +7,36 @@ one below (a row of blocks later); within a block by the next row of tiles.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gigatile.images.cache import NEVER, Key
 from gigatile.images.info import Level
-from gigatile.tiling.tiling import Blocks, Grid
+from gigatile.tiling.tiling import Blocks
+
+
+class AxisReads(Protocol):
+    """Knows what is read along one axis."""
+
+    def reads(self, start: int, stop: int) -> tuple[int, int]:
+        """Pixels of the level that are read for the pixels ``[start, stop)`` of the result."""
+        ...
+
+
+class Reads(Protocol):
+    """A grid of tiles, or whatever else reads an image for regions of the result."""
+
+    @property
+    def y(self) -> AxisReads:
+        """Along y."""
+        ...
+
+    @property
+    def x(self) -> AxisReads:
+        """Along x."""
+        ...
 
 
 class ReadSchedule:
@@ -21,7 +44,8 @@ class ReadSchedule:
 
     Parameters
     ----------
-    grid : Grid
+    grid : Reads
+        Usually the tile grid.
     blocks : Blocks
     level : Level
         What is read.
@@ -29,7 +53,7 @@ class ReadSchedule:
         True for blocks that this run has to do.
     """
 
-    def __init__(self, grid: Grid, blocks: Blocks, level: Level, pending: npt.NDArray[np.bool_]) -> None:
+    def __init__(self, grid: Reads, blocks: Blocks, level: Level, pending: npt.NDArray[np.bool_]) -> None:
         self._level = level
         self._pending = pending.copy()
         self._cols = blocks.grid[1]

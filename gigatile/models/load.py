@@ -14,6 +14,7 @@ from gigatile.models.model import LoadedModel, Model
 from gigatile.models.probe import Probe
 from gigatile.models.probe_cache import probed
 from gigatile.models.values import Activation, Values
+from gigatile.tiling.scales import parse_scales
 
 
 def load_model(
@@ -25,6 +26,7 @@ def load_model(
     activation: Activation = "none",
     normalize: str = "none",
     tta: Augmentation = "none",
+    multiscale: Sequence[float] = (1,),
     batch: int | None = None,
     device: str = "auto",
     class_names: Sequence[str] = (),
@@ -47,6 +49,9 @@ def load_model(
         measured when a run begins; in the place of scale, mean and std.
     tta : {"none", "flips", "d4"}
         Test-time augmentation: the mean over mirrored (and turned) copies of each tile.
+    multiscale : sequence of float
+        Scales from 1, the grid of the result, downwards at which the image is read; predictions are brought back to
+        that grid and averaged.
     batch : int, optional
         Tiles per call; chosen if not given (1 on the CPU, where larger batches bought nothing).
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -65,7 +70,7 @@ def load_model(
         return model
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise UsageError("batch", expected="a positive whole number of tiles", found=repr(batch))
-    values = Values(scale, tuple(mean), tuple(std), activation, tta, normalize)
+    values = Values(scale, tuple(mean), tuple(std), activation, tta, normalize, multiscale=parse_scales(multiscale))
     return LoadedModel(_find(model, device), values, batch, tuple(class_names))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from gigatile.errors import ImageError, UsageError
 from gigatile.models.augment import Augmentation
 from gigatile.models.normalise import Normalisation, parse_normalisation
+from gigatile.tiling.scales import parse_scales
 
 Activation = Literal["none", "sigmoid", "softmax"]
 Pixels = np.ndarray[Any, Any]
@@ -33,8 +35,11 @@ class Values:
     """Method of `gigatile.models.normalise`, in the place of scaling."""
     statistics: Normalisation | None = None
     """What was measured for it, on the whole image; before a run begins it is not known."""
+    multiscale: tuple[Fraction, ...] = (Fraction(1),)
+    """Scales whose predictions are averaged, the largest, 1, first; see `parse_scales`."""
 
     def __post_init__(self) -> None:
+        parse_scales(self.multiscale)
         if self.augmentation not in get_args(Augmentation):
             raise UsageError(
                 "tta", expected="one of " + ", ".join(get_args(Augmentation)), found=repr(self.augmentation)

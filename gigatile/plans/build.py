@@ -6,6 +6,8 @@ import warnings
 from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
+
 from gigatile.errors import MemoryRefused, ModelError, OverlapWarning, UsageError
 from gigatile.images.image import Image
 from gigatile.machine import available_bytes, available_cores, resident_bytes
@@ -17,6 +19,7 @@ from gigatile.outputs.rule import output_rule
 from gigatile.plans.memory import Demand, MemoryPlan
 from gigatile.plans.overlap import choose_overlap, with_tile
 from gigatile.plans.plan import Plan
+from gigatile.plans.scales import scaled_passes
 from gigatile.tiling.border import check_border
 from gigatile.tiling.tiling import Grid, Tiling, block_side, chunk_side, whole_cores
 from gigatile.units import format_bytes, parse_bytes
@@ -92,7 +95,10 @@ def plan(
     tiling, choice = choose_overlap(tiling, model, channels)
     if choice.warning:
         warnings.warn(choice.warning, OverlapWarning, stacklevel=2)
-    rule = output_rule(output, dtype, trial.dtype, trial.channels_out, tiling.blend or "hann")
+    # Means over scales are floats, whatever the model gives.
+    several = len(model.values.multiscale) > 1 and trial.dtype.kind != "f"
+    given = np.result_type(trial.dtype, np.float32) if several else trial.dtype
+    rule = output_rule(output, dtype, given, trial.channels_out, tiling.blend or "hann")
     changes = batch > 1 and not model.model.calls_once and model.model.fixed_batch is None
     draft = Plan(
         image=image,
@@ -245,6 +251,7 @@ def _demand(draft: Plan, block: tuple[int, int]) -> Demand:
         trial=draft.trial,
         batch=draft.batch,
         base_bytes=resident_bytes(),
+        passes=draft.passes,
     )
 
 
@@ -267,7 +274,11 @@ def _what_fits(draft: Plan, budget: int) -> str:
         trial = replace(draft.trial, bytes_per_tile=draft.trial.bytes_per_tile // shrink**2)
         block = (_unit(grid.y.stride), _unit(grid.x.stride))
         demand = replace(
-            _demand(draft, block), grid=grid, trial=trial, chunk_height=chunk_side(grid.y.stride, block[0])
+            _demand(draft, block),
+            grid=grid,
+            trial=trial,
+            chunk_height=chunk_side(grid.y.stride, block[0]),
+            passes=scaled_passes(draft.image, tiling, draft.model.output, draft.model.values.multiscale),
         )
         # What is resident differs a little from one plan to the next.
         if demand.fitted(int(0.95 * budget), 1).fits:

@@ -18,6 +18,7 @@ from gigatile.images.info import Level
 from gigatile.machine import available_cores
 from gigatile.models.warmup import Trial
 from gigatile.outputs.rule import OutputRule
+from gigatile.plans.scales import ScaledPass, lane_bytes, useful_cache
 from gigatile.tiling.axis import Axis
 from gigatile.tiling.tiling import Blocks, Grid
 from gigatile.units import format_bytes
@@ -44,6 +45,8 @@ class MemoryPlan:
     """Worker processes beside this one; 0: lanes are threads of this process."""
     cache_bytes: int = 0
     """Budget of the decoded-chunk cache of each process."""
+    scale_cache_bytes: tuple[int, ...] = ()
+    """The same for each scale beside 1, which reads for itself."""
     decoded_ratio: float = 1.0
     """How often a source chunk is decoded, on average, with that cache and blocks in order."""
 
@@ -93,6 +96,8 @@ class Demand:
     batch: int
     base_bytes: int
     """Resident memory of this process once the model is loaded."""
+    passes: tuple[ScaledPass, ...] = ()
+    """The scales beside 1."""
 
     def lane_parts(self) -> dict[str, int]:
         """Bytes that each lane holds at its peak."""
@@ -124,23 +129,40 @@ class Demand:
     def fitted(self, budget_bytes: int, lanes: int, processes: int = 0) -> MemoryPlan:
         """Lanes as wanted, and as much cache as is useful and left."""
         in_one = 1 if processes else lanes
-        unit = self.image.unit_bytes(self.image.level)
         cores = available_cores()
-        decoding = in_one * min(2 * cores * unit, max(IN_FLIGHT_BYTES, unit)) + 2 * cores * unit
+        decoding = 0
+        for level in (self.image.level, *(scaled.level for scaled in self.passes)):
+            unit = self.image.unit_bytes(level)
+            decoding += in_one * min(2 * cores * unit, max(IN_FLIGHT_BYTES, unit)) + 2 * cores * unit
         parts = {"base": WORKER_BYTES if processes else self.base_bytes + LIBRARIES_BYTES}
         parts["chunks being decoded"] = decoding
         parts |= {name: in_one * size for name, size in self.lane_parts().items()}
+        if self.passes:
+            parts["other scales"] = in_one * self._scales_bytes()
         parts["allocator slack"] = int(SLACK * sum(parts.values()))
         if processes:
             # All workers and the process that hands out blocks.
             parts = {name: processes * size for name, size in parts.items()}
             parts["client"] = self.base_bytes + LIBRARIES_BYTES
         least, enough = self._useful_cache(in_one)
-        left = (budget_bytes - sum(parts.values())) // max(processes, 1)
+        wanted = [useful_cache(scaled, self.image, self._blocks, in_one) for scaled in self.passes]
+        left = (budget_bytes - sum(parts.values())) // max(processes, 1) - sum(low for low, _ in wanted)
         cache = max(least, min(enough, left))
-        parts["decoded chunks"] = cache * max(processes, 1)
+        left -= cache
+        others = []
+        for low, high in wanted:
+            others.append(low + max(min(high - low, left), 0))
+            left -= others[-1] - low
+        parts["decoded chunks"] = (cache + sum(others)) * max(processes, 1)
         ratio = self._decoded_ratio(cache, least, enough)
-        return MemoryPlan(budget_bytes, parts, lanes, processes, cache, ratio)
+        return MemoryPlan(budget_bytes, parts, lanes, processes, cache, tuple(others), ratio)
+
+    @property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.grid.shape, self.block)
+
+    def _scales_bytes(self) -> int:
+        return sum(lane_bytes(scaled, self.image, self._blocks, self.trial, self.batch) for scaled in self.passes)
 
     def _useful_cache(self, lanes: int) -> tuple[int, int]:
         """Bytes below which bands of one block are decoded again, and beyond which more cache is of no use."""
@@ -162,7 +184,7 @@ class Demand:
         """1 with enough cache, what follows if blocks share nothing with the least, and in proportion between."""
         if cache >= enough:
             return 1.0
-        level, blocks = self.image.levels[self.image.level], Blocks(self.grid.shape, self.block)
+        level, blocks = self.image.levels[self.image.level], self._blocks
         rows, cols = blocks.grid
         reads_y = [self.grid.y.reads(blocks.region(i, 0).y0, blocks.region(i, 0).y1) for i in range(rows)]
         reads_x = [self.grid.x.reads(blocks.region(0, j).x0, blocks.region(0, j).x1) for j in range(cols)]

@@ -18,6 +18,7 @@ from gigatile.outputs.omezarr import ResultMetadata
 from gigatile.outputs.rule import OutputRule
 from gigatile.plans.memory import MemoryPlan
 from gigatile.plans.overlap import GIVEN, OverlapChoice
+from gigatile.plans.scales import ScaledPass, scaled_passes
 from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
 from gigatile.units import format_bytes, format_seconds
 
@@ -62,6 +63,11 @@ class Plan:
     def grid(self) -> Grid:
         """The tiles."""
         return self.tiling.grid(self.image.grid_shape, self.model.output)
+
+    @cached_property
+    def passes(self) -> tuple[ScaledPass, ...]:
+        """The scales beside 1, the processing grid itself."""
+        return scaled_passes(self.image, self.tiling, self.model.output, self.model.values.multiscale)
 
     @property
     def blocks(self) -> Blocks:
@@ -121,6 +127,7 @@ class Plan:
                 "activation": self.model.values.activation,
                 "tta": self.model.values.augmentation,
                 "normalize": self.model.values.normalize,
+                "multiscale": [str(scale) for scale in self.model.values.multiscale],
             },
             "tiling": {
                 "tile": list(tiling.tile_yx),
@@ -145,12 +152,12 @@ class Plan:
 
     @property
     def tiles_inferred(self) -> int:
-        """Tiles that go through the model, those at block edges counted as often as they do."""
-        return self.blocks.inferred(self.grid)
+        """Tiles of all scales that go through the model, those at block edges counted as often as they do."""
+        return self.blocks.inferred(self.grid) + sum(scaled.inferred(self.blocks) for scaled in self.passes)
 
     @property
     def overcompute(self) -> float:
-        """Pixels inferred per pixel of the processing grid: halo times the ring at block edges."""
+        """Pixels inferred per pixel of the processing grid: halo times the ring at block edges; all scales together."""
         tile_y, tile_x = self.tiling.tile_yx
         height, width = self.image.grid_shape
         return self.tiles_inferred * tile_y * tile_x / (height * width)
@@ -194,6 +201,7 @@ class Plan:
             "lanes": self.memory.lanes,
             "overcompute": self.overcompute,
             "tiles_inferred": self.tiles_inferred,
+            "multiscale": [float(scale) for scale in self.model.values.multiscale],
             "memory": self.memory.to_json(),
             "decoded_ratio": self.memory.decoded_ratio,
             "disk_bytes": self.disk_bytes,
@@ -227,6 +235,7 @@ class Plan:
                 f"overlap {tiling.overlap}, margin {tiling.margin}, blend {tiling.blend}, border {tiling.border}",
             ),
             ("overlap", self.choice.text),
+            *self._scale_lines(),
             (
                 "blocks",
                 f"{self.blocks.count} of {self.block[0]} x {self.block[1]} px (shards), "
@@ -249,6 +258,16 @@ class Plan:
             ("time", f"{format_seconds(self.eta_seconds)} in the model, from one trial tile"),
         ]
         return lines + memory.lines()
+
+    def _scale_lines(self) -> list[tuple[str, str]]:
+        return [
+            (
+                f"scale {scaled.scale}",
+                f"{scaled.source.shape[0]} x {scaled.source.shape[1]} px from level {scaled.level}, "
+                f"{scaled.grid.tiles} tiles",
+            )
+            for scaled in self.passes
+        ]
 
 
 def fingerprint(described: Mapping[str, Any]) -> str:

@@ -63,7 +63,7 @@ def test_every_option_reaches_its_field():
         "--level 2 a.tif --model m:f -o out --device cpu --output raw --activation softmax --dtype float16 "
         "--channels 2,red --scale 1/255 --mean -1,.5 --std 1,2 --mask none --tile 512,256 --overlap 64 --margin 32 "
         "--blend trim --border constant:-1 --class-names a,b --batch 4 --memory 1GiB --block 4096 "
-        "--executor processes --workers 3 --overwrite --no-durable --progress json --tta none --normalize none"
+        "--executor processes --workers 3 --overwrite --no-durable --progress json --tta none --normalize none --multiscale 1,0.5"
     )
     assert options.level == 2
     assert (options.device, options.output, options.activation, options.dtype) == ("cpu", "raw", "softmax", "float16")
@@ -73,7 +73,7 @@ def test_every_option_reaches_its_field():
     assert (options.blend, options.border, options.class_names) == ("trim", "constant:-1", ("a", "b"))
     assert (options.batch, options.memory, options.block) == (4, 2**30, 4096)
     assert (options.executor, options.workers, options.existing) == ("processes", 3, "overwrite")
-    assert (options.durable, options.progress) == (False, "json")
+    assert (options.durable, options.progress, options.multiscale) == (False, "json", (1.0, 0.5))
 
 
 def test_auto_is_the_same_as_leaving_it_out():
@@ -114,7 +114,7 @@ def test_a_refused_fraction_gives_an_overlap_that_is_accepted():
 
 LATER = (
     "--task detect", "--task instances", "--pixel-size 0.5",
-    "--source-pixel-size 0.5", "--roi 0,0,9,9", "--mask tissue", "--mask m.tif", "--multiscale 1,0.5",
+    "--source-pixel-size 0.5", "--roi 0,0,9,9", "--mask tissue", "--mask m.tif",
     "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
     "--scheduler-file s.json", "--inputs list.csv", "--on-bad-chunk fill", "--executor tls://a:1",
 )  # fmt: skip
