@@ -9,7 +9,8 @@
                               ░░░░░░░░░░░░
 
 A whole row moves at once, so that a path that a ReLU or a maximum hides in one place shows in another; several rows
-in turn, so that every phase of a strided layer has its turn; and more than one kind of noise.
+in turn, so that every phase of a strided layer has its turn; and more than one kind of noise. Along the row the tile
+is narrow where the model takes any size: the nuclei U-Net then took 4 s where square tiles took 16.
 """
 
 from __future__ import annotations
@@ -22,19 +23,29 @@ from typing import Any, Literal
 import numpy as np
 
 from gigatile.errors import BlockError, ModelError
+from gigatile.machine import available_bytes
 from gigatile.models.model import LoadedModel
-from gigatile.models.warmup import SIZE_MULTIPLES
+from gigatile.models.warmup import PeakRss
 from gigatile.tiling.output_grid import OutputGrid, from_one_size, from_two_sizes
 
 Verdict = Literal["exact", "exact-aligned", "not-exact"]
 Array = np.ndarray[Any, Any]
 
-VERSION = 1
+VERSION = 2
 """Raised when the same model would give another probe."""
 TILES = (64, 128, 256, 512, 1024)
 """Sides that are tried until what a pixel moves no longer reaches the edge."""
-SHIFTS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
-"""Alignments that are tried."""
+NARROW = 64
+"""Width of a tile whose rows are moved."""
+ROWS = 8
+"""Rows (columns) that are moved at first; a model that is not at home at every pixel has more of them moved."""
+MOST_ROWS = 32
+LEAST_TAKEN = 16 * 2**20
+"""Bytes below which the memory that a call takes says nothing of a larger one."""
+MULTIPLES = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64)
+"""What the sides of a tile may have to be a multiple of."""
+SHIFTS = ((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16), (18, 20, 24, 28, 32, 40, 48, 56, 64))
+"""Alignments that are tried: first those that a small tile has room for."""
 SHARES = (1e-3, 1e-6)
 """Parts of the largest influence for which the effective radius is told."""
 ROUNDING = 1e-5
@@ -146,14 +157,20 @@ class _Bench:
         multiple = 1 if self._fixed else self._size_multiple()
         tile = self._fixed or (_up(64, multiple), _up(64, multiple))
         grid, channels_out = self._output_grid(tile, multiple)
-        radius, effective = self._radius(multiple, grid)
+        radius, effective = self._radius(multiple, grid, ROWS)
         alignment, rounding = (0, False) if radius is None else self._alignment(multiple, radius, grid)
+        # All phases of the strides that the alignment or the sizes betray.
+        rows = min(max(alignment, multiple) if alignment else 2 * max(multiple, ROWS), MOST_ROWS)
+        if radius is not None and rows > ROWS:
+            before, (radius, effective) = radius, self._radius(multiple, grid, rows)
+            if radius not in (None, before):
+                alignment, rounding = self._alignment(multiple, radius, grid)
         bits = {"batch": self._batch_changes_bits(tile), "tile": rounding}
         verdict, reason = _verdict(radius, alignment, rounding, self._fixed is not None)
         return Probe(
             radius=radius,
             effective=effective,
-            alignment=alignment,
+            alignment=0 if radius is None else alignment,
             output_scale=grid.scale,
             crop=grid.crop,
             size_multiple=multiple,
@@ -188,15 +205,20 @@ class _Bench:
         return np.float32(0.9) * smooth + np.float32(0.1) * white
 
     def _size_multiple(self) -> int:
+        """The smallest number whose multiples the model takes, and answers with outputs that grow evenly."""
         failed = ""
-        for multiple in SIZE_MULTIPLES:
-            side = 64 + multiple if multiple < 64 else 128
+        for multiple in MULTIPLES:
+            sides = [_up(64, multiple) + i * multiple for i in range(3)]
             try:
-                self._predict(self._noise((side, side)))
+                got = [self._predict(self._noise((side, side))).shape[2] for side in sides]
             except BlockError as error:
                 failed = error.found
                 continue
-            return multiple
+            step, next_step = got[1] - got[0], got[2] - got[1]
+            # Sides of 70, 77, 84 give a stride of 8 outputs of 64, 72, 80: even, but no ratio of resolutions.
+            if step == next_step > 0 and (step % multiple == 0 or multiple % step == 0):
+                return multiple
+            failed = f"sides {sides} in, {got} out"
         raise ModelError(self._loaded.where, expected="a model that runs on square tiles of noise", found=failed)
 
     def _output_grid(self, tile: tuple[int, int], multiple: int) -> tuple[OutputGrid, int]:
@@ -208,29 +230,44 @@ class _Bench:
         large = self._predict(self._noise((wider, wider))).shape
         return from_two_sizes(self._loaded.where, (tile[0], small[2]), (wider, large[2])), small[1]
 
-    def _radius(self, multiple: int, grid: OutputGrid) -> tuple[tuple[int, int] | None, dict[str, tuple[int, int]]]:
+    def _radius(
+        self, multiple: int, grid: OutputGrid, rows: int
+    ) -> tuple[tuple[int, int] | None, dict[str, tuple[int, int]]]:
         """How far rows and columns reach; on larger tiles as long as that is to the edge, and fading."""
-        effective: dict[str, tuple[int, int]] = {}
-        for side in TILES:
-            tile = self._fixed or (_up(side, multiple), _up(side, multiple))
-            along = [self._influence(tile, axis, multiple, grid) for axis in (0, 1)]
-            effective = {f"{share:g}": (_reach(along[0], share), _reach(along[1], share)) for share in SHARES}
-            radius = (_reach(along[0], 0.0), _reach(along[1], 0.0))
-            room = [size // 2 - _phases(multiple) // 2 - grid.crop - 1 for size in tile]
-            if all(r <= free for r, free in zip(radius, room, strict=True)):
-                return radius, effective
+        taken = LEAST_TAKEN
+        for side in TILES if self._fixed is None else (min(self._fixed),):
+            room = [(self._fixed or (side, side))[axis] // 2 - rows // 2 - grid.crop - 1 for axis in (0, 1)]
+            # One row tells already that a tile is too small.
+            with PeakRss() as memory:
+                along = self._along(side, multiple, grid, rows if self._fixed else 1)
+            if all(_reach(a, 0.0) <= free for a, free in zip(along, room, strict=True)):
+                along = along if self._fixed else self._along(side, multiple, grid, rows)
+                radius = (_reach(along[0], 0.0), _reach(along[1], 0.0))
+                if all(r <= free for r, free in zip(radius, room, strict=True)):
+                    return radius, _effective(along)
             faint = all(a[free:].max(initial=0) <= FADED * a.max() for a, free in zip(along, room, strict=True))
-            if self._fixed or (side >= 256 and not faint):
+            # Of four times the pixels attention takes up to 16 times the memory.
+            before, taken = taken, max(memory.peak - memory.before, LEAST_TAKEN)
+            too_large = taken * min(max(taken / before, 4.0), 16.0) > available_bytes() // 4
+            if self._fixed or too_large or (side >= 256 and not faint):
                 break
-        return None, effective
+        return None, _effective(along if self._fixed else self._along(side, multiple, grid, rows))
 
-    def _influence(self, tile: tuple[int, int], axis: int, multiple: int, grid: OutputGrid) -> Array:
+    def _along(self, side: int, multiple: int, grid: OutputGrid, rows: int) -> list[Array]:
+        """The influence of rows and of columns."""
+        long, narrow = _up(side, multiple), _up(NARROW, multiple)
+        return [
+            self._influence(self._fixed or tile, axis, grid, rows)
+            for axis, tile in enumerate(((long, narrow), (narrow, long)))
+        ]
+
+    def _influence(self, tile: tuple[int, int], axis: int, grid: OutputGrid, rows: int) -> Array:
         """Largest change at each distance, in input rows (columns), over phases and kinds of noise."""
         influence = np.zeros(2 * tile[axis])
-        phases = _phases(multiple)
-        scenes = [(noise, self._predict(noise).astype(np.float64)) for noise in map(self._kind(tile), range(KINDS))]
-        for phase in range(phases):
-            place = tile[axis] // 2 + phase - phases // 2
+        kinds = map(self._kind(tile), range(min(rows, KINDS)))
+        scenes = [(noise, self._predict(noise).astype(np.float64)) for noise in kinds]
+        for phase in range(rows):
+            place = tile[axis] // 2 + phase - rows // 2
             noise, before = scenes[phase % KINDS]
             moved = noise.copy()
             row = (slice(None), slice(None), place) if axis == 0 else (..., place)
@@ -238,7 +275,7 @@ class _Bench:
             moved[row] = 10 * self._noise(tile, phase // KINDS)[row]
             change = np.abs(self._predict(moved) - before)
             by_row = np.nan_to_num(change.max(axis=(0, 1, 3 - axis)), nan=np.inf)
-            np.maximum.at(influence, grid.distances(len(by_row), place), by_row)
+            np.maximum.at(influence, _distances(grid, len(by_row), place), by_row)
         return influence
 
     def _kind(self, tile: tuple[int, int]) -> Callable[[int], Array]:
@@ -246,13 +283,23 @@ class _Bench:
 
     def _alignment(self, multiple: int, radius: tuple[int, int], grid: OutputGrid) -> tuple[int, bool]:
         """The smallest shift that merely shifts the output, and whether bits differ with the size of the tile."""
-        most, far = max(radius), SHIFTS[-1]
+        rounding = False
+        for shifts in SHIFTS:
+            alignment, rounds = self._shift(shifts, multiple, max(radius), grid)
+            rounding |= rounds
+            if alignment:
+                return alignment, rounding
+        return 0, rounding
+
+    def _shift(self, shifts: tuple[int, ...], multiple: int, most: int, grid: OutputGrid) -> tuple[int, bool]:
+        """The same for some shifts; 0 if it is none of them."""
+        far = shifts[-1]
         side = _up(2 * most + 2 * grid.crop + 2 * far + 32, multiple)
         tile = self._fixed or (side, side)
-        scenes = [scene for kind in range(KINDS) if (scene := self._scene(tile, far, kind)).is_telling]
+        scenes = [scene for kind in range(KINDS) if (scene := self._scene(tile, _up(far, multiple), kind)).is_telling]
         low = int(-(-max(most - grid.crop, 0) * grid.scale // 1))
         rounding = any(self._tile_changes_bits(scene, low, multiple) for scene in scenes)
-        for shift in (s for s in SHIFTS if s % grid.scale.denominator == 0):
+        for shift in (s for s in shifts if s % grid.scale.denominator == 0):
             out = int(shift * grid.scale)
             if min(scenes[0].base.shape[2:], default=0) - 2 * low <= 2 * out if scenes else True:
                 break
@@ -310,9 +357,16 @@ def _verdict(radius: tuple[int, int] | None, alignment: int, rounding: bool, fix
     return "exact-aligned", f"radius {max(radius)}, positions in multiples of {alignment}; {bits}"
 
 
-def _phases(multiple: int) -> int:
-    """Rows that are tried: all phases of the strides that the sizes betray, and of a hidden one of up to 8."""
-    return min(2 * max(multiple, 8), 32)
+def _distances(grid: OutputGrid, length: int, place: int) -> Array:
+    """How far the input row `place` lies outside the pixels under each of `length` output rows of a tile."""
+    index = np.arange(length)
+    first = index * grid.scale.denominator // grid.scale.numerator + grid.crop
+    last = -(-(index + 1) * grid.scale.denominator // grid.scale.numerator) + grid.crop - 1
+    return np.maximum(np.maximum(first - place, place - last), 0)
+
+
+def _effective(along: list[Array]) -> dict[str, tuple[int, int]]:
+    return {f"{share:g}": (_reach(along[0], share), _reach(along[1], share)) for share in SHARES}
 
 
 def _reach(influence: Array, share: float) -> int:

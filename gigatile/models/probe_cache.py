@@ -62,15 +62,15 @@ def _path(loaded: LoadedModel, channels: int) -> Path:
 
 
 def _read(path: Path) -> Probe | None:
-    """A cached probe; None where there is none, or one that was cut short."""
+    """A cached probe; None where there is none, or one that was cut short or is of other fields."""
     try:
         values: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
+        values["output_scale"] = Fraction(values["output_scale"])
+        values["radius"] = values["radius"] and tuple(values["radius"])
+        values["effective"] = {share: tuple(radius) for share, radius in values["effective"].items()}
+        return Probe(**values)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
-    values["output_scale"] = Fraction(values["output_scale"])
-    values["radius"] = values["radius"] and tuple(values["radius"])
-    values["effective"] = {share: tuple(radius) for share, radius in values["effective"].items()}
-    return Probe(**values)
 
 
 def _write(path: Path, probe: Probe) -> None:
