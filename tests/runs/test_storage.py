@@ -7,7 +7,17 @@ import pytest
 
 from gigatile.errors import StorageError
 from gigatile.runs.verify import verify
-from tests.small_runs import CLI, TILING_WORDS, cli, document, fingerprints, finished, run_small, temporary_files
+from tests.small_runs import (
+    CLI,
+    TILING_WORDS,
+    cli,
+    document,
+    entries,
+    fingerprints,
+    finished,
+    run_small,
+    temporary_files,
+)
 
 LIMITED = "import resource, os, sys; n = int(sys.argv[1]); resource.setrlimit(resource.RLIMIT_FSIZE, (n, n)); \
 os.execv(sys.argv[2], sys.argv[2:])"
