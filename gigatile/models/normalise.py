@@ -123,7 +123,7 @@ class Normalisation:
     source: MeasuredOn
     transform: Linear | Macenko | Reinhard
     notes: tuple[str, ...] = ()
-    """What a user should know, such as channels that are constant."""
+    """What a user should know, such as channels without spread."""
 
     def apply(self, pixels: Pixels) -> Pixels:
         """Normalise stored pixels, each by itself.
@@ -178,7 +178,9 @@ class Normalisation:
             else:
                 transform = Linear(**values)
             return cls(method, MeasuredOn(**stored["source"]), transform, tuple(stored["notes"]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except UsageError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UsageError(
                 "normalisation",
                 expected="method, source, values and notes as they were stored",
@@ -197,8 +199,8 @@ def measure(image: Image, method: Method) -> Normalisation:
 
     Memory bound
     ------------
-    A window of `WINDOW_BYTES` or one decode unit if that is larger, what the image decodes ahead, temporary arrays of
-    `SLAB_PX` values, and 2 MiB a channel (percentiles) or 64 MiB (stains: a counter for each of 2^24 colours).
+    That of a `PixelSample`, temporary arrays of at most 2^20 values, and 2 MiB a channel (percentiles) or 64 MiB
+    (stains: a counter for each of 2^24 colours).
     The pixels are decoded once; for percentiles of 32-bit values twice, of 64-bit values four times.
 
     Raises
@@ -244,14 +246,14 @@ def _by_moments(sample: PixelSample, method: Method) -> tuple[Linear, tuple[str,
 
 
 def _linear(names: Sequence[str], offset: Sequence[float], divisor: Sequence[float]) -> tuple[Linear, tuple[str, ...]]:
-    """Divide by 1 where a channel is constant, and say so."""
+    """Divide by 1 where a channel has no spread, and say so."""
     largest = float(np.finfo(np.float32).max)
     for name, low, range_ in zip(names, offset, divisor, strict=True):
         if not (abs(low) <= largest and range_ <= largest):
             raise ImageError(name, expected="statistics within the range of float32", found=f"{low!r} and {range_!r}")
     constant = [np.float32(d) == 0 for d in divisor]
     notes = tuple(
-        f"{name}: constant at {low!r}, so it is divided by 1"
+        f"{name}: no spread at {low!r}, so it is divided by 1"
         for name, low, flat in zip(names, offset, constant, strict=True)
         if flat
     )
@@ -289,7 +291,9 @@ class _Moments:
     """
 
     count: int = 0
-    mean: float = 0.0
+    origin: float = 0.0
+    """The first value; means are relative to it, so that a large offset costs no digits of the deviation."""
+    shift: float = 0.0
     squares: float = 0.0
     low: float = inf
     high: float = -inf
@@ -299,14 +303,22 @@ class _Moments:
             return
         numbers = values.astype(np.float64)
         self.low, self.high = min(self.low, float(numbers.min())), max(self.high, float(numbers.max()))
-        mean, count = float(numbers.mean()), self.count + numbers.size
-        numbers -= mean
-        np.square(numbers, out=numbers)
-        apart = mean - self.mean
-        self.squares += float(numbers.sum()) + apart * apart * self.count * values.size / count
-        # The mean of equal numbers may differ from them by rounding.
-        self.mean = self.low if self.low == self.high else self.mean + apart * values.size / count
+        if self.count == 0:
+            self.origin = float(numbers[0])
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that large are refused in the end
+            numbers -= self.origin
+            mean, count = float(numbers.mean()), self.count + numbers.size
+            numbers -= mean
+            squares = float(np.square(numbers, out=numbers).sum())
+        apart = mean - self.shift
+        self.squares += squares + apart * apart * self.count * numbers.size / count
+        self.shift += apart * numbers.size / count
         self.count = count
+
+    @property
+    def mean(self) -> float:
+        # The mean of equal numbers may differ from them by rounding.
+        return self.low if self.low == self.high else self.origin + self.shift
 
     @property
     def std(self) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
-from math import isqrt
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,7 @@ def _lattice(level: Level) -> Iterator[Region]:
     rows, cols = len(level.edges_y) - 1, len(level.edges_x) - 1
     side_y, side_x = (max(b - a for a, b in pairwise(edges)) for edges in (level.edges_y, level.edges_x))
     count = min(max(SAMPLE_PX // (side_y * side_x), FEWEST_UNITS), rows * cols)
-    across = min(max(isqrt(count * cols // rows), 1), cols)
+    across = min(max(round(sqrt(count * cols / rows)), 1), cols)
     down = min(max(count // across, 1), rows)
     across = min(max(count // down, 1), cols)
     for i in range(down):

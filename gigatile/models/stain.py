@@ -49,7 +49,7 @@ BRIGHTEST = 20.0
 """Logarithms of normalised cone responses above this, which are far outside 0 to 255, are cut: exp would overflow."""
 
 _COLOURS = 1 << 24
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 
 class ColourTable:
@@ -57,7 +57,7 @@ class ColourTable:
 
     Memory bound
     ------------
-    64 MiB, and a few arrays as long as one chunk of 2^20 colours.
+    64 MiB, and a few arrays as long as one chunk of 2^18 colours.
     """
 
     def __init__(self) -> None:
@@ -73,28 +73,24 @@ class ColourTable:
         """Colours that occur, uint8, shape (3, n), and how often, float64, shape (n,), in a fixed order."""
         for start in range(0, _COLOURS, _CHUNK):
             part = self._counts[start : start + _CHUNK]
-            (found,) = np.nonzero(part)
+            found = np.flatnonzero(part != 0)  # five times as fast as on the counts themselves
             if found.size:
                 codes = found + start
                 yield np.stack([codes >> 16, codes >> 8 & 255, codes & 255]).astype(np.uint8), part[found].astype(float)
 
-    def tissue(self) -> Iterator[tuple[Pixels, Pixels]]:
-        """The same, background left out."""
-        for colours, counts in self.chunks():
-            stained = luminosity(colours) < LUMINOSITY
-            if stained.any():
-                yield colours[:, stained], counts[stained]
-
-    def note(self, where: str) -> str:
-        """How much of the picture is tissue.
+    def drop_background(self, where: str) -> str:
+        """Forget the colours of background, and say how much is left.
 
         Raises
         ------
         ImageError
-            None of it.
+            Nothing is left.
         """
-        total = sum(int(counts.sum()) for _, counts in self.chunks())
-        tissue = sum(int(counts.sum()) for _, counts in self.tissue())
+        total = int(self._counts.sum())
+        for colours, _ in self.chunks():
+            red, green, blue = colours[:, luminosity(colours) >= LUMINOSITY].astype(np.uint32)
+            self._counts[(red << 16) | (green << 8) | blue] = 0
+        tissue = int(self._counts.sum())
         if not tissue:
             raise _no_tissue(where)
         return f"statistics of the {tissue} of {total} pixels that are no background (L* < {100 * LUMINOSITY:g})"
@@ -185,7 +181,7 @@ def _unmixing(stains: Pixels) -> Pixels:
 
 
 def fit_macenko(table: ColourTable, where: str) -> tuple[Macenko, tuple[str, ...]]:
-    """Find the two stains of a picture and how strong they are.
+    """Find the two stains of a picture and how strong they are; the table is left without background.
 
     The plane of the two largest principal axes of the optical density of the tissue; within it, the directions at the
     1st and the 99th percentile of the angle.
@@ -195,7 +191,7 @@ def fit_macenko(table: ColourTable, where: str) -> tuple[Macenko, tuple[str, ...
     ImageError
         There is no tissue, or it has one colour only.
     """
-    note = table.note(where)
+    note = table.drop_background(where)
     axis, across = _plane(table, where)
     density = _density()
 
@@ -213,7 +209,7 @@ def fit_macenko(table: ColourTable, where: str) -> tuple[Macenko, tuple[str, ...
     unmixing = _unmixing(stains)
 
     def amounts() -> Iterator[list[Sample]]:
-        for colours, counts in table.tissue():
+        for colours, counts in table.chunks():
             od = density[colours]
             yield [(_mixed(row, od).astype(np.float32), counts) for row in unmixing]
 
@@ -227,7 +223,7 @@ def fit_macenko(table: ColourTable, where: str) -> tuple[Macenko, tuple[str, ...
 def _opaque(table: ColourTable) -> Iterator[tuple[Pixels, Pixels]]:
     """Tissue that is not transparent in any channel."""
     dense = _density() >= TRANSPARENT
-    for colours, counts in table.tissue():
+    for colours, counts in table.chunks():
         kept = dense[colours].all(axis=0)
         if kept.any():
             yield colours[:, kept], counts[kept]
@@ -311,18 +307,18 @@ def _cones(colours: Pixels) -> Pixels:
 
 
 def fit_reinhard(table: ColourTable, where: str) -> tuple[Reinhard, tuple[str, ...]]:
-    """Mean and standard deviation of the tissue's l, alpha and beta.
+    """Mean and standard deviation of the tissue's l, alpha and beta; the table is left without background.
 
     Raises
     ------
     ImageError
         There is no tissue.
     """
-    note = table.note(where)
+    note = table.drop_background(where)
 
     def mean_of(value: Callable[[Pixels], Pixels]) -> Pixels:
         sums, total = np.zeros(3), 0.0
-        for colours, counts in table.tissue():
+        for colours, counts in table.chunks():
             cones = _cones(colours.astype(np.float64))
             lab = np.stack([_mixed(row, cones) for row in _LAB])
             sums += (value(lab) * counts).sum(axis=1)

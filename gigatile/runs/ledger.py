@@ -84,6 +84,17 @@ class Ledger:
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (self._directory, self._durable)
 
+    def close(self) -> None:
+        """Let go of the segment; a later record begins another."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def __del__(self) -> None:
+        # On workers nobody knows when the last block of a run was done.
+        self.close()
+
     def append(self, record: BlockRecord) -> None:
         """Record a block; with `durable`, on disk when this returns.
 

@@ -6,7 +6,7 @@ import platform
 import secrets
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
@@ -123,8 +123,9 @@ def run(
         with _opened(executor, plan, workers) as (carrier, plan):
             plan = _with_statistics(plan, stored)
             execution = _Execution(plan, directory, carrier, durable, on_event, stop or Event())
-            execution.begin(new=stored is None)
-            execution.finish(retry_failed=existing == "retry-failed")
+            with closing(execution.ledger):
+                execution.begin(new=stored is None)
+                execution.finish(retry_failed=existing == "retry-failed")
         return Result(directory.path, status(directory.path))
 
 

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,6 +249,20 @@ def test_other_library_versions_are_a_warning(out, image, model):
     run_json.write_text(json.dumps(stored))
     with pytest.warns(UserWarning, match="numpy 1.0 -> "):
         assert run_small(image, model, out).complete
+
+
+def test_a_run_leaves_no_file_open_and_no_thread_behind(tmp_path, image, model):
+    def held():
+        ours = [thread.name for thread in threading.enumerate() if "gigatile" in thread.name]
+        return len(list(Path("/proc/self/fd").iterdir())), [name for name in ours if "decode" not in name]
+
+    run_small(image, model, tmp_path / "first")
+    before = held()
+    for name in "abc":
+        run_small(image, model, tmp_path / name)
+        with pytest.raises(RunRefused):
+            run_small(image, model, tmp_path / name, mask="none")
+    assert held() == before
 
 
 def test_the_result_holds_no_times_and_no_paths(tmp_path, image, model, reference):
