@@ -63,7 +63,8 @@ def test_every_option_reaches_its_field():
         "--level 2 a.tif --model m:f -o out --device cpu --output raw --activation softmax --dtype float16 "
         "--channels 2,red --scale 1/255 --mean -1,.5 --std 1,2 --mask none --tile 512,256 --overlap 64 --margin 32 "
         "--blend trim --border constant:-1 --class-names a,b --batch 4 --memory 1GiB --block 4096 "
-        "--executor processes --workers 3 --overwrite --no-durable --progress json --tta none --normalize none --multiscale 1,0.5"
+        "--executor processes --workers 3 --overwrite --no-durable --progress json --tta none --normalize none "
+        "--multiscale 1,0.5"
     )
     assert options.level == 2
     assert (options.device, options.output, options.activation, options.dtype) == ("cpu", "raw", "softmax", "float16")
