@@ -157,7 +157,8 @@ class ScaledWork:
         cls, engines: Sequence[ScaledEngine], row: int, col: int, region: Region, progress: Progress
     ) -> ScaledWork:
         """Start the passes; they do nothing until rows are asked of them."""
-        own = tuple(replace(progress, clock=Clock(), tally=Tally()) for _ in engines)
+        # Progress is told by the tiles of scale 1, in step with which the others go: these own no pixels of the result.
+        own = tuple(Progress(Clock(), Tally(), progress.stop, _untold) for _ in engines)
         rows = tuple(engine.rows(row, col, region, its) for engine, its in zip(engines, own, strict=True))
         return cls(rows, own)
 
@@ -211,6 +212,10 @@ def _average(mean: Array, y: int, scales: Sequence[ScaledRows]) -> None:
             count = count + (weight > 0)
         value /= np.asarray(count, mean.dtype)
         mean += value
+
+
+def _untold(tiles: int) -> None:
+    """Tells nobody."""
 
 
 def _between(low: Array, high: Array, share: Array) -> Array:

@@ -1,15 +1,18 @@
 """Several scales: tiled equals the same done on whole images, by other means; and how it was run does not matter."""
 
+import threading
+
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
 import gigatile as gt
 from gigatile.errors import RunRefused, UsageError
+from gigatile.events import TilesInferred
 from gigatile.images.image import Image
 from gigatile.plans.build import fitted
 from gigatile.testing.models import Constant
-from gigatile.testing.sources import CountingSource, UnitSource, noise
+from gigatile.testing.sources import CountingSource, FailingSource, UnitSource, noise
 from gigatile.tiling.axis import BLENDS
 from gigatile.tiling.tiling import Tiling
 from tests.images.test_resample import Pyramid, overlaps
@@ -190,13 +193,12 @@ class TestInvalidPixels:
         assert np.abs(got - oracle(lambda x: x, pixels.astype(np.float32), scales_of(1, 0.5))).max() < 1e-5
 
     def test_a_scale_that_knows_nothing_valid_does_not_count(self, tmp_path):
-        levels = [np.full((1, 64, 64), 80, np.uint8), np.full((1, 32, 32), 40, np.uint8)]
+        levels = [np.full((1, 64 // f, 64 // f), value, np.uint8) for f, value in ((1, 80), (2, 41), (4, 20))]
         levels[1][:, :16] = 0
-        got = stored(
-            tmp_path, Image(Pyramid(levels, (1, 2), nodata=0)), gt.load_model(bright, scale=1.0, multiscale=(1, 0.5))
-        )
-        assert (got[:, :31] == 80).all()
-        assert (got[:, 33:] == 60).all()
+        image = Image(Pyramid(levels, (1, 2, 4), nodata=0))
+        got = stored(tmp_path, image, gt.load_model(bright, scale=1.0, multiscale=(1, 0.5, 0.25)))
+        assert (got[:, :31] == 50).all()
+        assert (got[:, 33:] == 47).all()
 
     def test_nan_of_the_model_at_a_valid_pixel_fails_the_block(self, tmp_path):
         model = gt.load_model(lambda batch: np.where(batch.std() > 0, batch, np.nan), scale=1.0, multiscale=(1, 0.5))
@@ -205,6 +207,23 @@ class TestInvalidPixels:
         # The checkerboard has no contrast left at half the resolution.
         assert result.status.failed == result.status.total
         assert "NaN" in result.status.errors[0]
+
+
+def test_a_unit_that_only_another_scale_reads_fails_the_blocks_that_need_it(tmp_path):
+    levels = [noise((1, 192, 192)), noise((1, 96, 96))]
+    source = FailingSource(Pyramid(levels, (1, 2)), [(1, 5, 5)])
+    plan = gt.plan(Image(source), gt.load_model(bright, multiscale=(1, 0.5)), TILING)
+    result = gt.run(plan, tmp_path / "out", durable=False)
+    assert 0 < result.status.failed < result.status.total
+    assert all("level 1, unit 5, 5" in error for error in result.status.errors)
+    assert not [thread for thread in threading.enumerate() if thread.name == "gigatile-read"]
+
+
+def test_what_is_told_of_progress_are_pixels_of_the_result(tmp_path):
+    told = []
+    plan = gt.plan(noise((1, 96, 96)), gt.load_model(bright, multiscale=(1, 0.5, 0.25)), Tiling(32, 0, 0, "trim"))
+    gt.run(plan, tmp_path / "out", durable=False, on_event=told.append)
+    assert sum(event.pixels for event in told if isinstance(event, TilesInferred)) == 96 * 96
 
 
 @pytest.mark.parametrize("factor", [0.5, 2])
