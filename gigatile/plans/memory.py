@@ -102,10 +102,10 @@ class Demand:
     def lane_parts(self) -> dict[str, int]:
         """Bytes that each lane holds at its peak."""
         grid, (tile_y, tile_x) = self.grid, (self.grid.y.tile, self.grid.x.tile)
-        width = min(self.block[1], grid.x.size)
-        height = min(self.block[0], grid.y.size)
+        width = min(self.block[1], grid.x.length)
+        height = min(self.block[0], grid.y.length)
         tiles = -(-(width + 2 * grid.x.reach) // grid.x.stride) + 1
-        band_px = tile_y * (min(tiles, grid.x.count) * grid.x.stride + 2 * grid.x.halo)
+        band_px = tile_y * (min(tiles, grid.x.count) * grid.x.step + 2 * grid.x.halo)
         read = len(self.image.selected) + (self.image.info.alpha is not None)
         # Comparing with nodata makes a bool for each stored value, and its combination.
         checks = band_px * (read + 2) if self.image.has_validity else 0
@@ -116,13 +116,15 @@ class Demand:
         shared_x, shared_y = 2 * grid.x.reach, 2 * grid.y.reach
         stored = rows * width * self.rule.dtype.itemsize * (1 if self.rule.output == "classes" else k)
         working = rows * width * (k * 12 if self.rule.dtype.itemsize == 1 and self.rule.output != "classes" else 9)
-        tile_px = tile_y * tile_x
+        tile_px, output = tile_y * tile_x, grid.y.output
+        predicted_px = output.of_tile(tile_y) * output.of_tile(tile_x)
         return {
             # One band in use, one waiting, one being read; folding one at the border takes two copies more.
             "bands read ahead": 5 * band + checks,
             "batch": 2 * self.batch * len(self.image.selected) * tile_px * 4,
-            "model": self.batch * (self.trial.bytes_per_tile + 2 * k * tile_px * item),
-            "blending": k * item * (support * width + rows * width + 2 * support * shared_x + 2 * shared_y * width),
+            "model": self.batch * (self.trial.bytes_per_tile + 2 * k * predicted_px * item),
+            # What overlaps is held four times more: two steps of the mean, and the comparison of neighbours.
+            "blending": k * item * (support * width + rows * width + 4 * support * shared_x + 4 * shared_y * width),
             "finished rows": 3 * stored + working + (height * width if self.image.has_validity else 0),
         }
 
