@@ -49,6 +49,8 @@ class Need:
     """Least halo (for a blend: margin), in whole units; for models that cannot be exact, what is reasonable."""
     unit: int
     """Halo and distance between tiles have to be multiples of it."""
+    least: int
+    """What the model cuts off by itself."""
     text: str
 
     def holds(self, tile: tuple[int, int], halo: int, margin: int) -> bool:
@@ -109,7 +111,7 @@ def _need(probe: Probe, loaded: LoadedModel) -> Need:
     # The halo less the crop has to be whole pixels of the result.
     halo = -(-max(radius - loaded.output.crop, 0) // unit) * unit + loaded.output.crop
     what = f"radius {radius}, alignment {probe.alignment}" if exact else f"{probe.reason}; {TOLERANCE} at {radius} px"
-    return Need(exact, halo, unit, what)
+    return Need(exact, halo, unit, loaded.output.crop, what)
 
 
 def _automatic(tiling: Tiling, need: Need) -> tuple[Tiling, OverlapChoice]:
@@ -117,13 +119,13 @@ def _automatic(tiling: Tiling, need: Need) -> tuple[Tiling, OverlapChoice]:
     tile = min(tiling.tile_yx)
     room = (tile - 1) // 2 // need.unit * need.unit
     blend: Blend = tiling.blend or ("trim" if need.verdict_is_exact and need.halo <= room else "hann")
-    # What cannot be exact gets at most half of the tile for overlap.
-    margin = need.halo if need.verdict_is_exact else min(need.halo, tile // 4 // need.unit * need.unit)
-    margin = min(margin, room)
     ramp = 0 if blend == "trim" else max(tile // RAMP // need.unit, 1) * need.unit
+    margin = min(need.halo, room)
     halo = min(margin + ramp, room)
-    if not need.verdict_is_exact and blend != "trim":
-        margin = max(halo - 2 * ramp, 0)
+    if not need.verdict_is_exact:
+        # It gets at most half of the tile for overlap, but never less than the model cuts off.
+        halo = min(halo, max(tile // 4 // need.unit * need.unit, need.least))
+        margin = halo if blend == "trim" else max(halo - 2 * ramp, 0)
     used = margin if tiling.margin == "auto" else tiling.margin
     chosen = replace(tiling, overlap=2 * halo, margin=min(used, halo) if tiling.margin == "auto" else used, blend=blend)
     exact = need.holds(tiling.tile_yx, halo, halo if blend == "trim" else used)

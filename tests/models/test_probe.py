@@ -10,51 +10,8 @@ import gigatile as gt
 from gigatile.errors import ModelError
 from gigatile.models.probe import Probe, measure
 from gigatile.models.probe_cache import known_probe, probed
-from tests.oracle.graphs import Graph, Maps, radius
-
-
-def stack(*kernels: int | tuple[int, int], dilation: int = 1, valid: bool = False):
-    def make(g: Graph) -> Maps:
-        x = g.conv(g.input, 2, kernels[0], dilation=dilation, valid=valid)
-        for kernel in kernels[1:]:
-            x = g.conv(g.relu(x), 2, kernel, dilation=dilation, valid=valid)
-        return x
-
-    return make
-
-
-def encoder(factor: int, kernel: int):
-    """A strided convolution, and back by nearest upsampling."""
-    return lambda g: g.nearest(g.conv(g.input, 2, kernel, stride=factor), factor)
-
-
-HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
-# name: graph, radius (y, x) by hand, alignment, output scale, crop, size multiple
-KNOWN = {
-    "1x1": (stack(1), (0, 0), 1, 1, 0, 1),
-    "3x3": (stack(3), (1, 1), 1, 1, 0, 1),
-    "three of 3x3": (stack(3, 3, 3), (3, 3), 1, 1, 0, 1),
-    "5x5 and 7x7": (stack(5, 7), (5, 5), 1, 1, 0, 1),
-    "3x3 dilated by 4": (stack(3, 3, dilation=4), (8, 8), 1, 1, 0, 1),
-    "7x3 and 3x1": (stack((7, 3), (3, 1)), (4, 1), 1, 1, 0, 1),
-    "1x9": (stack((1, 9)), (0, 4), 1, 1, 0, 1),
-    "valid 5x5 and 3x3": (stack(5, 3, valid=True), (3, 3), 1, 1, 3, 1),
-    "stride 2": (encoder(2, 3), (2, 2), 2, 1, 0, 2),
-    "stride 4": (encoder(4, 5), (5, 5), 4, 1, 0, 4),
-    "stride 2, bilinear": (lambda g: g.bilinear(g.conv(g.input, 2, 5, stride=2)), (4, 4), 2, 1, 0, 2),
-    "stride 2, transposed": (lambda g: g.transposed(g.conv(g.input, 2, stride=2), 2, 4, 2), (3, 3), 2, 1, 0, 2),
-    "max-pooling by 2": (lambda g: g.nearest(g.conv(g.pool(g.conv(g.input, 2), 2), 2), 2), (4, 4), 2, 1, 0, 2),
-    "mean-pooling by 3": (lambda g: g.nearest(g.pool(g.input, 3, "AveragePool"), 3), (2, 2), 3, 1, 0, 3),
-    "U-Net of depth 1": (lambda g: g.unet(1), (5, 5), 2, 1, 0, 2),
-    "U-Net of depth 2": (lambda g: g.unet(2), (13, 13), 4, 1, 0, 4),
-    "U-Net of depth 3": (lambda g: g.unet(3), (29, 29), 8, 1, 0, 8),
-    "U-Net of depth 4": (lambda g: g.unet(4), (61, 61), 16, 1, 0, 16),
-    "twice the size": (lambda g: g.depth_to_space(g.conv(g.relu(g.conv(g.input, 4)), 4), 2), (2, 2), 1, 2, 0, 1),
-    "three times the size": (lambda g: g.depth_to_space(g.conv(g.input, 9), 3), (1, 1), 1, 3, 0, 1),
-    "half the size": (lambda g: g.conv(g.relu(g.conv(g.input, 2)), 2, 5, stride=2), (3, 3), 2, HALF, 0, 2),
-    "half, by pooling": (lambda g: g.pool(g.conv(g.input, 2), 2), (1, 1), 2, HALF, 0, 2),
-    "quarter of the size": (lambda g: g.conv(g.conv(g.input, 2, stride=2), 2, stride=2), (3, 3), 4, QUARTER, 0, 4),
-}
+from tests.oracle.catalogue import GLOBAL, KNOWN, stack
+from tests.oracle.graphs import Graph, radius
 
 
 @pytest.fixture
@@ -85,13 +42,6 @@ def test_radius_alignment_and_grid_are_those_of_the_layers(saved, name):
     assert f"radius {max(reach)}" in probe.reason
     assert probe.effective["0.001"] <= probe.effective["1e-06"] <= probe.radius
     assert not probe.spreads_nan
-
-
-GLOBAL = {
-    "instance norm": lambda g: g.conv(g.instance_norm(g.conv(g.input, 2)), 1),
-    "squeeze and excitation": lambda g: g.squeeze(g.conv(g.input, 2)),
-    "attention": lambda g: g.nearest(g.attention(g.conv(g.pool(g.input, 8), 2)), 8),
-}
 
 
 @pytest.mark.parametrize("name", GLOBAL)

@@ -221,3 +221,20 @@ def radius(y: Maps, crop: int = 0) -> tuple[int, int]:
             most = max(most, first - low, high - last)
         reach.append(most)
     return reach[0], reach[1]
+
+
+def needed(y: Maps, alignment: int, crop: int = 0) -> int:
+    """The halo that aligned cores need: how far the receptive field of a cell of `alignment` pixels leaves the cell.
+
+    Less than the radius where the pixels that look farthest do not lie at the edge of their cell.
+    """
+    per_cell = int(alignment * y.scale)
+    most = 0
+    for span in y.spans:
+        for cell in range(8):
+            reach = [span(o) for o in range(cell * per_cell, (cell + 1) * per_cell)]
+            first = cell * alignment + crop
+            most = max(
+                most, first - min(low for low, _ in reach), max(high for _, high in reach) - first - alignment + 1
+            )
+    return -(-most // alignment) * alignment
