@@ -91,7 +91,7 @@ def test_nine_times_the_pixels_stay_within_the_same_budget(folder, default_run):
 def test_a_higher_image_takes_no_more_memory(folder):
     peaks = []
     for height in (9_000, 24_000):
-        write_large(folder / f"{height}.zarr", height, 2_000, chunk=512)
+        write_large(folder / f"{height}.zarr", height, 1_500, chunk=512)
         words = ("--memory", "1GiB", "--block", "1536", "--workers", "1")
         peak, _ = peak_of_run(f"{height}.zarr", "models.py:bright", f"high-{height}", *words, cwd=folder)
         peaks.append(peak)
@@ -107,18 +107,17 @@ def test_strips_as_wide_as_the_image_stay_within_the_budget(folder):
 
 
 def test_a_model_of_32_channels_stays_within_the_budget(folder):
-    image = write_large(folder / "many.zarr", 1_800, 1_800)
+    image = write_large(folder / "many.zarr", 1_400, 1_400)
     words = ("--memory", "600MiB", "--tile", "256", "--output", "probabilities")
     peak, projected = peak_of_run(image, "models.py:many", "many", *words, cwd=folder)
     assert peak <= projected <= 600 * MIB
 
 
-@pytest.mark.parametrize("batch", ["1", "8"])
-def test_an_onnx_model_stays_within_the_budget(folder, batch):
-    image = write_large(folder / f"onnx-{batch}.zarr", 1_500, 1_500)
+def test_an_onnx_model_in_batches_stays_within_the_budget(folder):
+    image = write_large(folder / "onnx.zarr", 1_500, 1_500)
     conv = write_conv(folder / "conv.onnx", out=16)
-    words = ("--memory", "700MiB", "--tile", "256", "--output", "probabilities", "--dtype", "uint8", "--activation")
-    peak, projected = peak_of_run(image, conv, f"onnx-{batch}", *words, "none", "--batch", batch, cwd=folder)
+    words = ("--memory", "700MiB", "--tile", "256", "--output", "probabilities", "--dtype", "uint8", "--batch", "8")
+    peak, projected = peak_of_run(image, conv, "onnx", *words, cwd=folder)
     assert peak <= projected <= 700 * MIB
 
 
@@ -143,7 +142,7 @@ def resident(process):
 
 
 def test_worker_processes_stay_within_the_budget_together(folder):
-    write_large(folder / "tree.zarr", 4_000, 4_000)
+    write_large(folder / "tree.zarr", 3_000, 3_000)
     words = ("run", "tree.zarr", "-o", "tree", "--model", "models.py:bright", "--memory", "1500MiB", "--tile", "512",
              "--executor", "processes", "--workers", "2", "--progress", "none")  # fmt: skip
     process = psutil.Popen([*CLI, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -95,23 +96,27 @@ def forks():
 
 @pytest.fixture(scope="module")
 def reference(source, forks):
-    start = time.monotonic()
     child = forks.Process(target=run_conv, args=(str(source), str(source / "reference"), 2))
     child.start()
     child.join()
     assert child.exitcode == 0
-    return fingerprints(source / "reference"), time.monotonic() - start
+    return fingerprints(source / "reference")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_kills_at_any_moment_leave_what_the_next_run_finishes(source, forks, reference, tmp_path, seed):
-    expected, duration = reference
     choose, out, kills = random.Random(seed), tmp_path / "out", 0
-    for _ in range(6):
+    while kills < 5:
+        if (out / "run.json").exists() and document(out)["complete"]:
+            shutil.rmtree(out)  # this one was faster than the kill
         before = finished(out)
         child = forks.Process(target=run_conv, args=(str(source), str(out), choose.randint(1, 3)))
         child.start()
-        child.join(choose.uniform(0.1, 1.0) * duration)
+        # After some records more than there were (none: while it starts), and then at any moment.
+        goal = len(before) + choose.randint(0, 6)
+        while child.exitcode is None and len(entries(out)) < goal:
+            time.sleep(0.001)
+        child.join(choose.uniform(0, 0.01 if goal > len(before) else 0.2))
         if child.exitcode is None:
             os.kill(child.pid, signal.SIGKILL)
             kills += 1
@@ -121,8 +126,7 @@ def test_kills_at_any_moment_leave_what_the_next_run_finishes(source, forks, ref
             assert not (document(out)["complete"] and len(finished(out)) < ALL)
             assert [problem for problem in verify(out).problems if "torn" not in problem] == []
     run_conv(str(source), str(out), 2)
-    assert kills > 0
-    check_finished(out, expected)
+    check_finished(out, reference)
 
 
 @pytest.mark.parametrize("seed", [1])

@@ -140,7 +140,7 @@ def test_any_block_gives_the_same_values(folder, tmp_path, blend):
         assert np.array_equal(values[0], other, equal_nan=True)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 90), st.integers(1, 90)),
     sides=st.tuples(st.sampled_from([16, 24, 32]), st.integers(0, 7)),

@@ -167,7 +167,7 @@ def histories(draw):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(history=histories(), data=st.data())
 def test_neither_the_order_of_records_nor_their_segments_matter(history, data):
     keys = [BlockKey(level, 0, col) for level in range(2) for col in range(2)]
