@@ -65,7 +65,9 @@ class ResultMetadata:
     downsampling: Downsampling
     """How its pyramid is made."""
     pixel_size: PixelSize | None = None
-    """Size of a pixel of the result's level 0, where known."""
+    """Size of a pixel of the result's level 0; without unit, in pixels of the source, where that is not known."""
+    source_pixel_size: PixelSize | None = None
+    """The same of the source's level 0, whose first pixel's centre is the origin; None: that of the result."""
     crs: str | None = None
     """``AUTHORITY:code`` or WKT2."""
     transform: Transform | None = None
@@ -189,6 +191,7 @@ def _group_attributes(layouts: tuple[ArrayLayout, ...], description: ResultMetad
 
 def _multiscale(layouts: tuple[ArrayLayout, ...], description: ResultMetadata) -> dict[str, Any]:
     size = description.pixel_size or PixelSize(1.0, 1.0, "")
+    source = description.source_pixel_size or size
     unit = _UNITS.get(size.unit.lower())
     space = {"type": "space"} if unit is None else {"type": "space", "unit": unit}
     planar = layouts[0].channels is None
@@ -197,8 +200,8 @@ def _multiscale(layouts: tuple[ArrayLayout, ...], description: ResultMetadata) -
     for level in range(len(layouts)):
         pixel = size.scaled(2**level, 2**level)
         scale = [pixel.y, pixel.x]
-        # NGFF counts from pixel centres: the centre of a coarse pixel lies beyond that of its first fine one.
-        translation = [(pixel.y - size.y) / 2, (pixel.x - size.x) / 2]
+        # NGFF counts from pixel centres: the centre of a coarse pixel lies beyond that of the source's first one.
+        translation = [(pixel.y - source.y) / 2, (pixel.x - source.x) / 2]
         steps = [
             {"type": "scale", "scale": scale if planar else [1.0, *scale]},
             {"type": "translation", "translation": translation if planar else [0.0, *translation]},

@@ -20,7 +20,7 @@ from gigatile.plans.memory import MemoryPlan
 from gigatile.plans.overlap import GIVEN, OverlapChoice
 from gigatile.plans.scales import ScaledPass, scaled_passes
 from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
-from gigatile.units import format_bytes, format_seconds
+from gigatile.units import PixelSize, format_bytes, format_seconds
 
 FORMAT = 1
 """Raised when the same options would give other bytes than before."""
@@ -93,13 +93,15 @@ class Plan:
         """What the result says of itself."""
         image = self.image
         scale_y, scale_x = (side / float(self.model.output.scale) for side in image.scale)
+        source = image.pixel_size or PixelSize(1.0, 1.0, "")
         transform = image.transform
         if transform is not None:
             a, b, c, d, e, f = transform
             transform = (a * scale_x, b * scale_y, c, d * scale_x, e * scale_y, f)
         return ResultMetadata(
             downsampling="nearest" if self.rule.output == "classes" else "mean",
-            pixel_size=image.pixel_size and image.pixel_size.scaled(scale_y, scale_x),
+            pixel_size=source.scaled(scale_y, scale_x),
+            source_pixel_size=source,
             crs=image.crs,
             transform=transform,
             class_names=self.model.class_names,

@@ -21,8 +21,6 @@ SPOT = (44, 60)
 """An even row and column, so that the pixel is the first one of a pixel of half the resolution."""
 NAMES = ["3x3", "valid 5x5 and 3x3", "twice the size", "three times the size", "half the size", "quarter of the size"]
 
-OFF = pytest.mark.xfail(strict=True, reason="the translation of level 0 is 0, whatever the resolution of the result")
-
 
 def geotiff(path, pixels):
     profile = {"driver": "GTiff", "count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2]}
@@ -110,7 +108,7 @@ def test_a_slide_has_the_pixel_size_of_its_result_at_every_level(saved, tmp_path
         assert np.subtract(shift.translation, first)[1:] == pytest.approx(moved)
 
 
-@pytest.mark.parametrize("name", [name if KNOWN[name].scale == 1 else pytest.param(name, marks=OFF) for name in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_slide_and_its_result_begin_at_the_same_corner(saved, tmp_path, name):
     """NGFF counts from pixel centres: a source without a translation begins half a pixel before 0."""
     _, group = predicted(ome_tiff(tmp_path / "slide.ome.tif", spot()), saved(name), tmp_path / "out")
