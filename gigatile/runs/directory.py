@@ -72,10 +72,16 @@ class RunDirectory:
         write_atomically(self.run_json, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
 
     def metadata_digests(self) -> dict[str, str]:
-        """sha256 of each ``zarr.json`` of the result, by its path below ``prediction.zarr``."""
+        """sha256 of each ``zarr.json`` of the result, by its path below ``prediction.zarr``.
+
+        The mark of completeness is left out: it is set before ``run.json`` says the same, and a crash may come between.
+        """
         files = [self.prediction / "zarr.json", *sorted(self.prediction.glob("*/zarr.json"))]
+        marked, unmarked = b'"complete": true', b'"complete": false'
         return {
-            path.relative_to(self.prediction).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            path.relative_to(self.prediction).as_posix(): hashlib.sha256(
+                path.read_bytes().replace(marked, unmarked)
+            ).hexdigest()
             for path in files
             if path.is_file()
         }

@@ -78,8 +78,8 @@ def verify(directory: str | PathLike[str]) -> Report:
                 ledger.revoke(key, state.identities(key), "damaged")
             problems += found
     problems += _strangers(run.prediction, layouts)
-    if document["complete"] != is_complete(run.prediction):
-        problems.append("run.json and prediction.zarr disagree on whether the run is complete")
+    if document["complete"] and not is_complete(run.prediction):
+        problems.append(f"{run.prediction}: not marked complete, though run.json is")
     if state.dropped:
         problems.append(f"ledger: {state.dropped} torn records (their blocks are done again if nothing else has them)")
     return Report(run.path, checked, document["complete"], tuple(problems))

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from gigatile.errors import RunRefused
+from gigatile.runs.directory import RunDirectory
 from gigatile.runs.verify import verify
 from tests.small_runs import BLOCKS, cli, document, entries, fingerprints, finished, run_small, tree
 
@@ -142,6 +143,31 @@ def test_verifying_twice_says_the_same_until_it_is_mended(out):
     (out / "prediction.zarr" / "0" / "c" / "3" / "3").unlink()
     assert problems(out)
     assert problems(out)
+
+
+def test_a_crash_between_the_two_marks_of_completeness_is_no_damage(out, image, model, reference, monkeypatch):
+    path = out / "prediction.zarr" / "0" / "c" / "3" / "3"
+    path.unlink()
+    write = RunDirectory.write
+
+    def dies(directory, content):
+        if content["complete"]:
+            raise KeyboardInterrupt
+        write(directory, content)
+
+    monkeypatch.setattr(RunDirectory, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_small(image, model, out)
+    monkeypatch.undo()
+    assert problems(out) == ()
+    assert not document(out)["complete"]
+    assert mended(out, image, model, reference)
+
+
+def test_a_result_that_is_not_marked_complete_though_the_run_is_is_found(out):
+    path = out / "prediction.zarr" / "zarr.json"
+    path.write_text(path.read_text().replace('"complete": true', '"complete": false'))
+    assert any("not marked complete" in problem for problem in problems(out))
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path):
