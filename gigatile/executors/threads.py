@@ -25,7 +25,7 @@ class ThreadExecutor:
 
     Memory bound
     ------------
-    One key a lane; results wait for the calling thread, which does nothing but report them.
+    Two keys a lane: one in work, one whose result waits for the calling thread, which only reports.
     """
 
     lanes: int
@@ -33,11 +33,14 @@ class ThreadExecutor:
     def run(self, job: Job[K, R], keys: Iterator[K], callbacks: Callbacks[K, R]) -> None:
         """See `Executor.run`. The calling thread reports, and notices the stop signal."""
         halt, taking = threading.Event(), threading.Lock()
+        window = threading.Semaphore(2 * self.lanes)
         reports: queue.SimpleQueue[R | _LaneEnded] = queue.SimpleQueue()
 
         def lane() -> None:
             try:
                 while not halt.is_set():
+                    if not window.acquire(timeout=0.1):
+                        continue
                     with taking:
                         key = next(keys, None)
                     if key is None:
@@ -64,6 +67,7 @@ class ThreadExecutor:
                     continue
                 if not isinstance(report, _LaneEnded):
                     callbacks.done(report)
+                    window.release()
                     continue
                 alive -= 1
                 # Lanes that were merely told to stop do not hide the reason.

@@ -63,7 +63,8 @@ class PictureSource:
         self._info = replace(self._array.info, path=self._path, format=kind)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self._path,)
+        # A worker may have another working directory.
+        return type(self), (str(Path(self._path).absolute()),)
 
     @property
     def info(self) -> ImageInfo:

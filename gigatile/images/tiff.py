@@ -63,7 +63,8 @@ class TiffSource:
         self._info = with_chatter(self._info, said)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self._path,)
+        # A worker may have another working directory.
+        return type(self), (str(Path(self._path).absolute()),)
 
     @property
     def info(self) -> ImageInfo:

@@ -84,7 +84,8 @@ class ZarrSource:
             ) from error
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self._path, self._axes)
+        # A worker may have another working directory.
+        return type(self), (str(Path(self._path).absolute()), self._axes)
 
     @property
     def info(self) -> ImageInfo:

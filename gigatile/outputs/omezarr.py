@@ -101,7 +101,7 @@ def create_result(root: Path, layouts: tuple[ArrayLayout, ...], description: Res
     """
     for level, layout in enumerate(layouts):
         path = root / str(level) / "zarr.json"
-        existing = _read(path)
+        existing = _read_intact(path)
         if existing is not None and {**existing, "attributes": {}} != layout.metadata():
             raise RunRefused(
                 str(path),
@@ -138,7 +138,7 @@ def mark_complete(root: Path) -> None:
 
 def is_complete(root: Path) -> bool:
     """Whether `mark_complete` was reached."""
-    document = _read(root / "zarr.json")
+    document = _read_intact(root / "zarr.json")
     return document is not None and document["attributes"].get("gigatile", {}).get("complete") is True
 
 
@@ -174,6 +174,14 @@ def _read(path: Path) -> dict[str, Any] | None:
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
         raise UsageError(str(path), expected="Zarr v3 metadata with attributes", found="something else")
     return document
+
+
+def _read_intact(path: Path) -> dict[str, Any] | None:
+    """The document, or None where it is missing or damaged: what belongs there is known, and is written again."""
+    try:
+        return _read(path)
+    except UsageError:
+        return None
 
 
 def _group_attributes(layouts: tuple[ArrayLayout, ...], description: ResultMetadata) -> dict[str, Any]:

@@ -190,13 +190,16 @@ def test_new_words_over_the_same_arrays_are_taken(tmp_path):
     assert attributes(tmp_path)["gigatile"]["class_names"] == ["background", "nuclei"]
 
 
-def test_damaged_metadata_is_one_clear_error(tmp_path):
+@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json"])
+def test_damaged_metadata_is_one_clear_error_and_mended_by_the_next_run(tmp_path, name):
     create_result(tmp_path, levels(), PLAIN)
-    (tmp_path / "0" / "zarr.json").write_text("{")
-    with pytest.raises(UsageError, match=r"0/zarr\.json: expected Zarr metadata in JSON"):
-        read_layouts(tmp_path)
-    with pytest.raises(UsageError, match=r"0/zarr\.json: expected Zarr metadata in JSON"):
-        create_result(tmp_path, levels(), PLAIN)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_text("{")
+    if name == "0/zarr.json":
+        with pytest.raises(UsageError, match=r"0/zarr\.json: expected Zarr metadata in JSON"):
+            read_layouts(tmp_path)
+    create_result(tmp_path, levels(), PLAIN)
+    assert (tmp_path / name).read_bytes() == whole
 
 
 def test_a_file_in_the_way_is_a_storage_error(tmp_path):

@@ -151,7 +151,8 @@ def test_worker_processes_stay_within_the_budget_together(folder):
         peak = max(peak, resident(process))
         time.sleep(0.02)
     assert process.returncode == 0, process.stderr.read()
-    assert 300 * MIB < peak <= 1500 * MIB
+    # More than one process alone has: the workers were seen.
+    assert 220 * MIB < peak <= 1500 * MIB
 
 
 def test_what_cannot_hold_to_the_budget_is_refused_before_the_first_read(folder, monkeypatch):
