@@ -82,29 +82,18 @@ def plan(
     channels = len(image.selected)
     tiling = with_tile(tiling or Tiling(), model)
     check_border(tiling.parsed_border, image.dtype)
-    batch = model.model.fixed_batch or model.batch or 1
-    if model.model.fixed_batch is not None and model.batch not in (None, model.model.fixed_batch):
-        raise ModelError(
-            model.where,
-            expected=f"its own batch of {batch}",
-            found=f"batch {model.batch}",
-            fix="Leave it out.",
-        )
+    batch = _batch(model)
     trial = _tried(model, channels, tiling.tile_yx, batch, budget)
     model = replace(model, output=trial.output)
     tiling, choice = choose_overlap(tiling, model, channels)
     if choice.warning:
         warnings.warn(choice.warning, OverlapWarning, stacklevel=2)
-    # Means over scales are floats, whatever the model gives.
-    several = len(model.values.multiscale) > 1 and trial.dtype.kind != "f"
-    given = np.result_type(trial.dtype, np.float32) if several else trial.dtype
-    rule = output_rule(output, dtype, given, trial.channels_out, tiling.blend or "hann")
     changes = batch > 1 and not model.model.calls_once and model.model.fixed_batch is None
     draft = Plan(
         image=image,
         model=model,
         tiling=tiling,
-        rule=rule,
+        rule=output_rule(output, dtype, _blended_dtype(model, trial), trial.channels_out, tiling.blend or "hann"),
         mask=mask,
         block=block_sides(tiling, tiling.grid(image.grid_shape, model.output)),
         block_is_auto=tiling.block is None,
@@ -116,6 +105,21 @@ def plan(
         choice=choice,
     )
     return fitted(draft)
+
+
+def _batch(model: LoadedModel) -> int:
+    """Tiles per call: the model's own number, the user's, or 1 (on the CPU larger batches bought nothing)."""
+    only = model.model.fixed_batch
+    if only is not None and model.batch not in (None, only):
+        found = f"batch {model.batch}"
+        raise ModelError(model.where, expected=f"its own batch of {only}", found=found, fix="Leave it out.")
+    return only or model.batch or 1
+
+
+def _blended_dtype(model: LoadedModel, trial: Trial) -> np.dtype[Any]:
+    """Means over scales are floats, whatever the model gives."""
+    several = len(model.values.multiscale) > 1 and trial.dtype.kind != "f"
+    return np.result_type(trial.dtype, np.float32) if several else trial.dtype
 
 
 def limited(draft: Plan, limit_bytes: int, whose: str) -> Plan:
