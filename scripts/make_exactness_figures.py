@@ -69,7 +69,7 @@ def draw(points: dict[str, list[tuple[int, float, float]]], which: int, title: s
         y = [max(point[which], FLOOR) for point in points[name]]
         axes.plot(x, y, "o-", label=name, color=colour, markersize=4, linewidth=1.4)
     axes.axvline(2 * 58, color="#888888", linewidth=0.8, linestyle=":")
-    axes.annotate("2 x radius", (2 * 58 + 1, 3e-9), fontsize=8, color="#555555")
+    axes.annotate("2 x radius", (2 * 58 + 2, 2e-5), fontsize=8, color="#555555")
     axes.set_yscale("log")
     ticks = [FLOOR, 1e-7, 1e-5, 1e-3, 1e-1]
     axes.set_yticks(ticks, ["0", *(f"{tick:.0e}" for tick in ticks[1:])])
