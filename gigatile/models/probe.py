@@ -52,7 +52,7 @@ ROUNDING = 1e-5
 """Largest difference, relative to the largest output, that may be due to another order of additions."""
 FADED = 1e-4
 """Influence at the edge of a tile, relative to the largest, above which larger tiles are not tried."""
-KINDS = 4
+KINDS = 6
 """Kinds of noise."""
 TELLING = 1e-4
 """Range of an output, relative to the largest value, from which on it can show a dependence on the place."""
@@ -159,10 +159,11 @@ class _Bench:
         grid, channels_out = self._output_grid(tile, multiple)
         radius, effective = self._radius(multiple, grid, ROWS)
         alignment, rounding = (0, False) if radius is None else self._alignment(multiple, radius, grid)
-        # All phases of the strides that the alignment or the sizes betray.
-        rows = min(max(alignment, multiple) if alignment else 2 * max(multiple, ROWS), MOST_ROWS)
-        if radius is not None and rows > ROWS:
-            before, (radius, effective) = radius, self._radius(multiple, grid, rows)
+        # All phases of the strides that the alignment or the sizes betray, twice; else of a hidden one of up to 8.
+        rows = min(2 * max(alignment, multiple, ROWS), MOST_ROWS)
+        if radius is not None and alignment != 1 and (self._fixed is None or not alignment or alignment > ROWS):
+            before, (again, effective) = radius, self._radius(multiple, grid, rows)
+            radius = None if again is None else (max(before[0], again[0]), max(before[1], again[1]))
             if radius not in (None, before):
                 alignment, rounding = self._alignment(multiple, radius, grid)
         bits = {"batch": self._batch_changes_bits(tile), "tile": rounding}
@@ -199,6 +200,10 @@ class _Bench:
             return self._random.standard_normal(shape, np.float32)
         if kind % KINDS == 2:
             return np.float32(0.2) + np.float32(0.1) * white
+        if kind % KINDS == 3:
+            return -white
+        if kind % KINDS == 4:
+            return np.float32(4) * self._random.standard_normal(shape, np.float32)
         # Smooth, as pictures are: patches of 16 x 16 px with a little grain.
         patches = self._random.random((batch, self._channels, *(-(-side // 16) for side in tile)), np.float32)
         smooth = patches.repeat(16, axis=2).repeat(16, axis=3)[:, :, : tile[0], : tile[1]]

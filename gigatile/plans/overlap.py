@@ -45,18 +45,32 @@ class Need:
     """What a model needs to be exact, from its probe."""
 
     verdict_is_exact: bool
-    halo: int
-    """Least halo (for a blend: margin), in whole units; for models that cannot be exact, what is reasonable."""
+    radius: int
+    """Least margin; for models that cannot be exact, what is reasonable."""
     unit: int
-    """Halo and distance between tiles have to be multiples of it."""
-    least: int
+    """The distance between tiles has to be a multiple of it."""
+    crop: int
     """What the model cuts off by itself."""
     text: str
 
+    @property
+    def halo(self) -> int:
+        """Least halo that leaves the output of a tile on the alignment, as the image is."""
+        return self.crop + -(-max(self.radius - self.crop, 0) // self.unit) * self.unit
+
+    def down(self, halo: int) -> int:
+        """The largest such halo up to this one; never less than what is cut off."""
+        return self.crop + max(halo - self.crop, 0) // self.unit * self.unit
+
     def holds(self, tile: tuple[int, int], halo: int, margin: int) -> bool:
         """Whether these numbers are exact."""
-        aligned = halo % self.unit == 0 and all((side - 2 * halo) % self.unit == 0 for side in tile)
-        return self.verdict_is_exact and aligned and margin >= self.halo
+        aligned = (halo - self.crop) % self.unit == 0 and all((side - 2 * halo) % self.unit == 0 for side in tile)
+        return self.verdict_is_exact and aligned and max(margin, self.crop) >= self.radius
+
+    def margin_below(self, halo: int) -> int:
+        """The margin for a halo that is given; one that leaves nothing to blend is no better than none."""
+        fitting = (margin for margin in (self.halo, self.radius) if margin < halo)
+        return next(fitting, 0) if self.verdict_is_exact else 0
 
 
 def with_tile(tiling: Tiling, loaded: LoadedModel) -> Tiling:
@@ -105,29 +119,31 @@ def _without_probe(tiling: Tiling, loaded: LoadedModel, channels: int, warning: 
 
 
 def _need(probe: Probe, loaded: LoadedModel) -> Need:
+    # Halo less crop, and the distance between tiles, have to be whole pixels of the result.
     unit = lcm(max(probe.alignment, 1), probe.output_scale.denominator)
     exact = probe.verdict != "not-exact"
     radius = max(probe.radius if exact and probe.radius is not None else probe.effective[TOLERANCE])
-    # The halo less the crop has to be whole pixels of the result.
-    halo = -(-max(radius - loaded.output.crop, 0) // unit) * unit + loaded.output.crop
     what = f"radius {radius}, alignment {probe.alignment}" if exact else f"{probe.reason}; {TOLERANCE} at {radius} px"
-    return Need(exact, halo, unit, loaded.output.crop, what)
+    return Need(exact, radius, unit, loaded.output.crop, what)
 
 
 def _automatic(tiling: Tiling, need: Need) -> tuple[Tiling, OverlapChoice]:
     """The halo that the model needs, and with a blend a ramp inside it."""
     tile = min(tiling.tile_yx)
-    room = (tile - 1) // 2 // need.unit * need.unit
-    blend: Blend = tiling.blend or ("trim" if need.verdict_is_exact and need.halo <= room else "hann")
+    room = need.down((tile - 1) // 2)
+    least = need.halo
+    blend: Blend = tiling.blend or ("trim" if need.verdict_is_exact and 2 * least < tile else "hann")
     ramp = 0 if blend == "trim" else max(tile // RAMP // need.unit, 1) * need.unit
-    margin = min(need.halo, room)
-    halo = min(margin + ramp, room)
+    margin = least if 2 * least < tile else room
+    if tiling.margin != "auto":
+        margin = max(margin, need.down(tiling.margin + need.unit - 1))
+    halo = margin + ramp if 2 * (margin + ramp) < tile else max(margin, room)
     if not need.verdict_is_exact:
         # It gets at most half of the tile for overlap, but never less than the model cuts off.
-        halo = min(halo, max(tile // 4 // need.unit * need.unit, need.least))
+        halo = min(halo, need.down(tile // 4))
         margin = halo if blend == "trim" else max(halo - 2 * ramp, 0)
     used = margin if tiling.margin == "auto" else tiling.margin
-    chosen = replace(tiling, overlap=2 * halo, margin=min(used, halo) if tiling.margin == "auto" else used, blend=blend)
+    chosen = replace(tiling, overlap=2 * halo, margin=used, blend=blend)
     exact = need.holds(tiling.tile_yx, halo, halo if blend == "trim" else used)
     warning = ""
     if need.verdict_is_exact and not exact:
@@ -143,10 +159,7 @@ def _by_hand(tiling: Tiling, need: Need, halo: int) -> tuple[Tiling, OverlapChoi
     """The user's overlap; a margin and a blend that suit it, and a warning where it is too small."""
     fits = need.holds(tiling.tile_yx, halo, halo)
     blend: Blend = tiling.blend or ("trim" if fits else "hann")
-    # A margin that leaves nothing to blend is no better than none.
-    margin = (
-        (need.halo if need.verdict_is_exact and need.halo < halo else 0) if tiling.margin == "auto" else tiling.margin
-    )
+    margin = need.margin_below(halo) if tiling.margin == "auto" else tiling.margin
     exact = need.holds(tiling.tile_yx, halo, halo if blend == "trim" else margin)
     warning = ""
     if need.verdict_is_exact and not exact:

@@ -95,11 +95,10 @@ def whole_copies(path, known, padded, kind):
 def test_tiles_equal_the_mean_over_the_turned_whole_image(paths, name, kind, shape, blend):
     known, path = KNOWN[name], paths[name]
     unit = known.alignment
-    need = -(-max(known.radius) // unit) * unit
     pixels = noise((2, *shape))
     source = gt.Image(UnitSource(pixels, (16, 16)))
     model = gt.load_model(path, scale=float(SCALE), tta=kind)
-    plan = gt.plan(source, model, gt.Tiling(tile=2 * need + 6 * unit, blend=blend), output="raw", mask="none")
+    plan = gt.plan(source, model, gt.Tiling(tile=2 * known.halo + 6 * unit, blend=blend), output="raw", mask="none")
     assert plan.choice.exact
     got = tiled(plan).values
     # The whole image, padded so that turning it moves no pixel off the alignment.

@@ -20,6 +20,11 @@ class Known(NamedTuple):
     crop: int = 0
     multiple: int = 1
 
+    @property
+    def halo(self) -> int:
+        """Least halo over the radius that is a whole number of alignments beyond what is cut off."""
+        return self.crop + -(-max(max(self.radius) - self.crop, 0) // self.alignment) * self.alignment
+
 
 def stack(*kernels: int | tuple[int, int], dilation: int = 1, valid: bool = False):
     def make(g: Graph) -> Maps:
@@ -36,6 +41,12 @@ def encoder(factor: int, kernel: int):
     return lambda g: g.nearest(g.conv(g.input, 2, kernel, stride=factor), factor)
 
 
+def valid_and_pooled(g: Graph) -> Maps:
+    """As the first U-Net was: no padding anywhere, so that the crop is no multiple of the alignment."""
+    x = g.conv(g.pool(g.conv(g.input, 2, valid=True), 2), 2, valid=True)
+    return g.conv(g.nearest(x, 2), 2, 5, valid=True)
+
+
 HALF, QUARTER = Fraction(1, 2), Fraction(1, 4)
 KNOWN = {
     "1x1": Known(stack(1), (0, 0)),
@@ -46,6 +57,7 @@ KNOWN = {
     "7x3 and 3x1": Known(stack((7, 3), (3, 1)), (4, 1)),
     "1x9": Known(stack((1, 9)), (0, 4)),
     "valid 5x5 and 3x3": Known(stack(5, 3, valid=True), (3, 3), 1, 1, 3, 1),
+    "valid and pooled": Known(valid_and_pooled, (6, 6), 2, 1, 5, 2),
     "stride 2": Known(encoder(2, 3), (2, 2), 2, 1, 0, 2),
     "stride 4": Known(encoder(4, 5), (5, 5), 4, 1, 0, 4),
     "stride 2, bilinear": Known(lambda g: g.bilinear(g.conv(g.input, 2, 5, stride=2)), (4, 4), 2, 1, 0, 2),

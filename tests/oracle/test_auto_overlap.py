@@ -50,15 +50,13 @@ def oracle(plan, path, known, pixels):
 def test_tiled_is_whole_whatever_the_image_and_the_tiling(saved, data, name, image, how):
     (shape, dtype, channels), (blend, border) = image, how
     known = KNOWN[name]
-    unit = known.alignment
-    need = -(-max(known.radius) // unit) * unit
-    sides = [unit * data.draw(st.integers(2 * need // unit + 1, 2 * need // unit + 48 // unit)) for _ in range(2)]
+    sides = [2 * known.halo + known.alignment * data.draw(st.integers(1, 48 // known.alignment)) for _ in range(2)]
     block = data.draw(st.none() | st.integers(4, 120))
     tiling = gt.Tiling(tile=(sides[0], sides[1]), blend=blend, border=border, block=block)
     pixels = noise((channels, *shape), dtype)
     plan = planned(saved(name, channels), pixels, tiling)
     assert plan.choice.exact, plan.choice
-    assert plan.tiling.overlap >= 2 * need
+    assert plan.tiling.overlap >= 2 * known.halo
     got = tiled(plan)
     assert got.values.shape[1:] == plan.grid.shape
     expected = oracle(plan, saved(name, channels), known, pixels)
@@ -69,7 +67,7 @@ def test_tiled_is_whole_whatever_the_image_and_the_tiling(saved, data, name, ima
 @pytest.mark.parametrize("blend", ["trim", "hann"])
 def test_deep_unets_are_whole_too(saved, name, blend):
     known = KNOWN[name]
-    tile = 8 * known.alignment + 2 * (-(-max(known.radius) // known.alignment) * known.alignment)
+    tile = 8 * known.alignment + 2 * known.halo
     pixels = noise((1, 190, 233))
     plan = planned(saved(name), pixels, gt.Tiling(tile=tile, blend=blend))
     assert plan.choice.exact
@@ -84,7 +82,7 @@ def test_one_unit_less_than_the_layers_need_shows(saved, name, blend):
     known = KNOWN[name]
     unit = known.alignment
     least = needed(known.make(Graph()), unit)
-    chosen = -(-max(known.radius) // unit) * unit
+    chosen = known.halo
     assert least <= chosen < least + 2 * unit
     assert unit > 1 or least == chosen
     tile = unit * max(48 // unit, 4) + 2 * chosen

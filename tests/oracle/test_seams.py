@@ -31,8 +31,7 @@ def compared(run):
 @given(st.data(), sizes(120), st.sampled_from([name for name in KNOWN if max(KNOWN[name].radius) < 14]))
 def test_it_is_zero_for_exact_runs(saved, data, shape, name):
     unit = KNOWN[name].alignment
-    need = -(-max(KNOWN[name].radius) // unit) * unit
-    tile = unit * data.draw(st.integers(2 * need // unit + 2, 2 * need // unit + 40 // unit))
+    tile = 2 * KNOWN[name].halo + unit * data.draw(st.integers(2, 40 // unit))
     blend = data.draw(st.sampled_from(WEIGHTED))
     plan = planned(noise((1, *shape)), saved(name), gt.Tiling(tile=tile, blend=blend))
     assert plan.choice.exact
@@ -58,7 +57,7 @@ def test_it_rises_as_the_margin_is_cut_below_the_radius(saved, name, blend):
     """In the large: at the radius, at a half of it, at nothing."""
     known = KNOWN[name]
     unit = known.alignment
-    need = -(-max(known.radius) // unit) * unit
+    need = known.halo
     pixels = noise((1, 230, 240))
     scores = []
     for margin in (need, need // 2 // unit * unit, 0):

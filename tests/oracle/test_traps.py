@@ -39,7 +39,7 @@ class FirstTileIsZero:
 
 
 def test_an_all_zero_tile_counts_in_the_mean():
-    """tiatoolbox leaves a block of zeros out of its count: 1 where the mean of 0 and 1 is 0.5."""
+    """tiatoolbox 6fc8a2e leaves blocks of zeros out of its count: 1 where the mean of 0 and 1 is 0.5."""
     got = values(noise((1, 16, 40)), FirstTileIsZero(), gt.Tiling((32, 24), 8, 0, "mean", block=400))
     # Tiles along x: cores of 16 px, each reaching 4 px further; rows are one tile high.
     assert set(np.unique(got[0, :, 12:20])) == {0.5}
