@@ -136,7 +136,7 @@ def _automatic(tiling: Tiling, need: Need) -> tuple[Tiling, OverlapChoice]:
     ramp = 0 if blend == "trim" else max(tile // RAMP // need.unit, 1) * need.unit
     margin = least if 2 * least < tile else room
     if tiling.margin != "auto":
-        margin = max(margin, need.down(tiling.margin + need.unit - 1))
+        margin = max(margin, min(need.down(tiling.margin + need.unit - 1), room))
     halo = margin + ramp if 2 * (margin + ramp) < tile else max(margin, room)
     if not need.verdict_is_exact:
         # It gets at most half of the tile for overlap, but never less than the model cuts off.
@@ -160,6 +160,9 @@ def _by_hand(tiling: Tiling, need: Need, halo: int) -> tuple[Tiling, OverlapChoi
     fits = need.holds(tiling.tile_yx, halo, halo)
     blend: Blend = tiling.blend or ("trim" if fits else "hann")
     margin = need.margin_below(halo) if tiling.margin == "auto" else tiling.margin
+    if tiling.margin == "auto" and blend == "trim" and fits:
+        # What lies nearer to an edge than the radius is not compared with the neighbour's either.
+        margin = need.halo
     exact = need.holds(tiling.tile_yx, halo, halo if blend == "trim" else margin)
     warning = ""
     if need.verdict_is_exact and not exact:

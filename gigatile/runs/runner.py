@@ -298,7 +298,7 @@ class _Execution:
                 "metadata": self.directory.metadata_digests(),
                 "statistics": None if statistics is None else statistics.to_json(),
                 "versions": versions(),
-                **totals(self.ledger.read(), plan.tiling.tile_yx, source_units),
+                **totals(self.ledger.read(), plan.tiling.tile_yx, source_units, exact=plan.choice.exact),
             }
         )
 

@@ -37,9 +37,12 @@ class Status:
     seconds: Mapping[str, float]
     """Busy seconds by stage, all lanes together."""
     seam_score: float | None = None
-    """Mean absolute difference between neighbouring tiles where both see a pixel; None where there is no such place."""
+    """Mean absolute difference between neighbouring tiles where both see a pixel; None where there is no such place and
+    the run is not exact by the probe."""
     seam_disagreement: float | None = None
     """Share of those pixels at which their classes differ."""
+    seam_pixels: int = 0
+    """Pixels compared."""
     errors: tuple[str, ...] = ()
     """What went wrong, one paragraph a failed block."""
 
@@ -64,6 +67,7 @@ class Status:
             "overcompute": self.overcompute,
             "seam_score": self.seam_score,
             "seam_disagreement": self.seam_disagreement,
+            "seam_pixels": self.seam_pixels,
             "peak_rss_bytes": self.peak_rss_bytes,
             "objects": None,
             "seconds": dict(self.seconds),
@@ -82,7 +86,9 @@ class Status:
                 f"work        {self.tiles_inferred} tiles inferred, overcompute {self.overcompute:.2f}, "
                 f"each source chunk decoded {self.decoded_ratio:.2f} times"
             )
-        if self.seam_score is not None:
+        if self.seam_score is not None and not self.seam_pixels:
+            lines.append("seams       exact by the probe: outside their margins no two tiles see the same pixel")
+        elif self.seam_score is not None:
             lines.append(
                 f"seams       neighbouring tiles differ by {self.seam_score:.2g} on average, "
                 f"and in class at {100 * (self.seam_disagreement or 0):.2g} % of the pixels that both see"
@@ -118,7 +124,8 @@ def status(directory: str | PathLike[str]) -> Status:
     state = Ledger(run.ledger, durable=False).read()
     tile = document["plan"]["tiling"]["tile"]
     layout = document["layout"]
-    counted = totals(state, (tile[0], tile[1]), layout["source_units"])
+    exact = document["summary"]["exact"]
+    counted = totals(state, (tile[0], tile[1]), layout["source_units"], exact=exact)
     sums = counted["totals"]
     return Status(
         directory=run.path,
@@ -135,6 +142,7 @@ def status(directory: str | PathLike[str]) -> Status:
         seconds=sums["seconds"],
         seam_score=counted["seam_score"],
         seam_disagreement=counted["seam_disagreement"],
+        seam_pixels=counted["seam_pixels"],
         errors=tuple(record.error for record in state.records() if record.status == "failed"),
     )
 
@@ -147,8 +155,12 @@ def existing_run(run: RunDirectory) -> dict[str, Any]:
     return document
 
 
-def totals(state: LedgerState, tile: tuple[int, int], source_units: int) -> dict[str, Any]:
-    """Sums over the records of the prediction."""
+def totals(state: LedgerState, tile: tuple[int, int], source_units: int, *, exact: bool) -> dict[str, Any]:
+    """Sums over the records of the prediction.
+
+    Where the margins of an exact run leave no pixel to two tiles there is nothing to compare: the score is then 0,
+    by the probe's measure, and ``seam_pixels`` says that nothing was compared.
+    """
     sums: dict[str, Any] = {"done": 0, "empty": 0, "failed": 0}
     seconds: dict[str, float] = {}
     compared = disagreements = 0
@@ -179,7 +191,8 @@ def totals(state: LedgerState, tile: tuple[int, int], source_units: int) -> dict
             "seconds": seconds,
         },
         "decoded_ratio": units / source_units if finished else None,
-        "seam_score": difference / compared if compared else None,
-        "seam_disagreement": disagreements / compared if compared else None,
+        "seam_score": difference / compared if compared else (0.0 if exact and finished else None),
+        "seam_disagreement": disagreements / compared if compared else (0.0 if exact and finished else None),
+        "seam_pixels": compared,
         "overcompute": tiles * tile[0] * tile[1] / pixels if pixels else None,
     }
