@@ -136,7 +136,7 @@ def _automatic(tiling: Tiling, need: Need) -> tuple[Tiling, OverlapChoice]:
     ramp = 0 if blend == "trim" else max(tile // RAMP // need.unit, 1) * need.unit
     margin = least if 2 * least < tile else room
     if tiling.margin != "auto":
-        margin = max(margin, need.down(tiling.margin + need.unit - 1))
+        margin = max(margin, min(need.down(tiling.margin + need.unit - 1), room))
     halo = margin + ramp if 2 * (margin + ramp) < tile else max(margin, room)
     if not need.verdict_is_exact:
         # It gets at most half of the tile for overlap, but never less than the model cuts off.
