@@ -31,14 +31,14 @@ from gigatile.tiling.output_grid import OutputGrid, from_one_size, from_two_size
 Verdict = Literal["exact", "exact-aligned", "not-exact"]
 Array = np.ndarray[Any, Any]
 
-VERSION = 2
+VERSION = 3
 """Raised when the same model would give another probe."""
 TILES = (64, 128, 256, 512, 1024)
 """Sides that are tried until what a pixel moves no longer reaches the edge."""
 NARROW = 64
 """Width of a tile whose rows are moved."""
 ROWS = 8
-"""Rows (columns) that are moved at first; a model that is not at home at every pixel has more of them moved."""
+"""Rows (columns) that are moved at first; of a model of any size, and one of large strides, more are moved then."""
 MOST_ROWS = 32
 LEAST_TAKEN = 16 * 2**20
 """Bytes below which the memory that a call takes says nothing of a larger one."""
@@ -161,7 +161,7 @@ class _Bench:
         alignment, rounding = (0, False) if radius is None else self._alignment(multiple, radius, grid)
         # All phases of the strides that the alignment or the sizes betray, twice; else of a hidden one of up to 8.
         rows = min(2 * max(alignment, multiple, ROWS), MOST_ROWS)
-        if radius is not None and alignment != 1 and (self._fixed is None or not alignment or alignment > ROWS):
+        if radius is not None and (self._fixed is None or not alignment or alignment > ROWS):
             before, (again, effective) = radius, self._radius(multiple, grid, rows)
             radius = None if again is None else (max(before[0], again[0]), max(before[1], again[1]))
             if radius not in (None, before):
@@ -202,12 +202,14 @@ class _Bench:
             return np.float32(0.2) + np.float32(0.1) * white
         if kind % KINDS == 3:
             return -white
-        if kind % KINDS == 4:
-            return np.float32(4) * self._random.standard_normal(shape, np.float32)
-        # Smooth, as pictures are: patches of 16 x 16 px with a little grain.
-        patches = self._random.random((batch, self._channels, *(-(-side // 16) for side in tile)), np.float32)
-        smooth = patches.repeat(16, axis=2).repeat(16, axis=3)[:, :, : tile[0], : tile[1]]
-        return np.float32(0.9) * smooth + np.float32(0.1) * white
+        # Patches of 16 x 16 px: smooth, as pictures are, and so strong that each channel opens and closes paths.
+        patch = (batch, self._channels, *(-(-side // 16) for side in tile))
+        strong = kind % KINDS == 4
+        values = self._random.standard_normal(patch, np.float32) if strong else self._random.random(patch, np.float32)
+        patches = values.repeat(16, axis=2).repeat(16, axis=3)[:, :, : tile[0], : tile[1]]
+        if strong:
+            return np.float32(4) * patches + self._random.standard_normal(shape, np.float32)
+        return np.float32(0.9) * patches + np.float32(0.1) * white
 
     def _size_multiple(self) -> int:
         """The smallest number whose multiples the model takes, and answers with outputs that grow evenly."""
@@ -277,7 +279,7 @@ class _Bench:
             moved = noise.copy()
             row = (slice(None), slice(None), place) if axis == 0 else (..., place)
             # Other noise, and far larger: it opens paths that are closed for this one.
-            moved[row] = 10 * self._noise(tile, phase // KINDS)[row]
+            moved[row] = 10 * self._noise(tile, (0, 1, 4)[phase // 2 % 3])[row]
             change = np.abs(self._predict(moved) - before)
             by_row = np.nan_to_num(change.max(axis=(0, 1, 3 - axis)), nan=np.inf)
             np.maximum.at(influence, _distances(grid, len(by_row), place), by_row)
