@@ -219,7 +219,7 @@ def block_sides(tiling: Tiling, grid: Grid) -> tuple[int, int]:
     """The block that was asked for in whole cores, or one of about the usual size; in pixels of the result."""
     stride = grid.stride
     if tiling.block is not None:
-        asked = int(tiling.block * grid.y.output.scale)
+        asked = max(int(tiling.block * grid.y.output.scale), 1)
         return whole_cores(stride[0], asked), whole_cores(stride[1], asked)
     trim = tiling.blend == "trim"
     most, least = (TRIM_BLOCK, LEAST_BLOCK) if trim else (BLEND_BLOCK, LEAST_CORES * max(stride))

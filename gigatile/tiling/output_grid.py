@@ -37,13 +37,6 @@ class OutputGrid:
         """Output pixels for one tile."""
         return int((side - 2 * self.crop) * self.scale)
 
-    def distances(self, length: int, place: int) -> np.ndarray[Any, Any]:
-        """How far each of `length` output rows of a tile lies from its input row `place`; 0 above it."""
-        index = np.arange(length)
-        first = index * self.scale.denominator // self.scale.numerator + self.crop
-        last = -(-(index + 1) * self.scale.denominator // self.scale.numerator) + self.crop - 1
-        return np.maximum(np.maximum(place - first, last - place), 0)
-
     def sources(self, start: int, stop: int) -> np.ndarray[Any, Any]:
         """The input pixel under the centre of each output pixel in ``[start, stop)``."""
         doubled = 2 * np.arange(start, stop) + 1

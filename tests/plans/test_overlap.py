@@ -233,3 +233,9 @@ def test_the_plan_says_where_the_numbers_came_from(tmp_path):
     assert plan.to_json()["exact"] is True
     assert plan.to_json()["overlap"] == 32
     assert np.isclose(plan.to_json()["overcompute"], plan.overcompute)
+
+
+def test_a_block_of_one_pixel_is_one_core_also_at_half_resolution():
+    plan = gt.plan(noise((1, 64, 64)), lambda batch: batch[:, :, ::2, ::2], gt.Tiling(tile=32, overlap=16, block=1))
+    assert plan.model.output.scale == Fraction(1, 2)
+    assert plan.block == plan.grid.stride == (8, 8)
