@@ -159,7 +159,8 @@ def _by_hand(tiling: Tiling, need: Need, halo: int) -> tuple[Tiling, OverlapChoi
     """The user's overlap; a margin and a blend that suit it, and a warning where it is too small."""
     fits = need.holds(tiling.tile_yx, halo, halo)
     blend: Blend = tiling.blend or ("trim" if fits else "hann")
-    margin = need.margin_below(halo) if tiling.margin == "auto" else tiling.margin
+    # A halo below what the model cuts off is refused by the grid, as an overlap, not here as a margin.
+    margin = min(need.margin_below(halo), halo) if tiling.margin == "auto" else tiling.margin
     if tiling.margin == "auto" and blend == "trim" and fits:
         # What lies nearer to an edge than the radius is not compared with the neighbour's either.
         margin = need.halo
