@@ -65,7 +65,8 @@ class Need:
     def holds(self, tile: tuple[int, int], halo: int, margin: int) -> bool:
         """Whether these numbers are exact."""
         aligned = (halo - self.crop) % self.unit == 0 and all((side - 2 * halo) % self.unit == 0 for side in tile)
-        return self.verdict_is_exact and aligned and max(margin, self.crop) >= self.radius
+        seen = halo >= self.crop and max(margin, self.crop) >= self.radius
+        return self.verdict_is_exact and aligned and seen
 
     def margin_below(self, halo: int) -> int:
         """The margin for a halo that is given; one that leaves nothing to blend is no better than none."""
@@ -159,8 +160,7 @@ def _by_hand(tiling: Tiling, need: Need, halo: int) -> tuple[Tiling, OverlapChoi
     """The user's overlap; a margin and a blend that suit it, and a warning where it is too small."""
     fits = need.holds(tiling.tile_yx, halo, halo)
     blend: Blend = tiling.blend or ("trim" if fits else "hann")
-    # A halo below what the model cuts off is refused by the grid, as an overlap, not here as a margin.
-    margin = min(need.margin_below(halo), halo) if tiling.margin == "auto" else tiling.margin
+    margin = need.margin_below(halo) if tiling.margin == "auto" else tiling.margin
     if tiling.margin == "auto" and blend == "trim" and fits:
         # What lies nearer to an edge than the radius is not compared with the neighbour's either.
         margin = need.halo
