@@ -31,7 +31,7 @@ from gigatile.plans.plan import Plan, differences
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
 from gigatile.runs.ledger import Ledger, LedgerState
-from gigatile.runs.status import Status, status, totals
+from gigatile.runs.status import Status, seam_map, status, totals
 
 Existing = Literal["resume", "retry-failed", "overwrite"]
 PACKAGES = ("gigatile", "numpy", "zarr", "tifffile", "imagecodecs", "numcodecs", "onnxruntime", "dask")
@@ -293,11 +293,13 @@ class _Execution:
                     "chunk": list(plan.chunk),
                     "levels": len(plan.layouts),
                     "blocks": plan.blocks.count,
+                    "grid": list(plan.blocks.grid),
                     "source_units": source_units,
                 },
                 "metadata": self.directory.metadata_digests(),
                 "statistics": None if statistics is None else statistics.to_json(),
                 "versions": versions(),
+                "seam_map": seam_map(self.ledger.read(), plan.blocks.grid),
                 **totals(self.ledger.read(), plan.tiling.tile_yx, source_units, exact=plan.choice.exact),
             }
         )

@@ -17,6 +17,10 @@ VISIBLE = 0.005
 """Share of class disagreements between neighbours from which on seams are reported as visible."""
 
 
+LARGEST_MAP = 10_000
+"""Blocks up to which the seam score of each is shown as a map; the ledger has all of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Counts and ratios over the records of a run; blocks are those of the prediction, not of its pyramid."""
@@ -43,6 +47,8 @@ class Status:
     """Share of those pixels at which their classes differ."""
     seam_pixels: int = 0
     """Pixels compared."""
+    seam_map: tuple[tuple[float | None, ...], ...] | None = None
+    """The score of each block, by row and column; None where nothing was compared, or for more than `LARGEST_MAP`."""
     errors: tuple[str, ...] = ()
     """What went wrong, one paragraph a failed block."""
 
@@ -68,6 +74,7 @@ class Status:
             "seam_score": self.seam_score,
             "seam_disagreement": self.seam_disagreement,
             "seam_pixels": self.seam_pixels,
+            "seam_map": None if self.seam_map is None else [list(row) for row in self.seam_map],
             "peak_rss_bytes": self.peak_rss_bytes,
             "objects": None,
             "seconds": dict(self.seconds),
@@ -143,6 +150,7 @@ def status(directory: str | PathLike[str]) -> Status:
         seam_score=counted["seam_score"],
         seam_disagreement=counted["seam_disagreement"],
         seam_pixels=counted["seam_pixels"],
+        seam_map=seam_map(state, (layout["grid"][0], layout["grid"][1])),
         errors=tuple(record.error for record in state.records() if record.status == "failed"),
     )
 
@@ -153,6 +161,18 @@ def existing_run(run: RunDirectory) -> dict[str, Any]:
     if document is None:
         raise RunRefused(str(run.path), expected="the directory of a run", found="no run.json", fix="Check the path.")
     return document
+
+
+def seam_map(state: LedgerState, grid: tuple[int, int]) -> tuple[tuple[float | None, ...], ...] | None:
+    """Mean difference between neighbouring tiles in each block; None in its place where nothing was compared."""
+    rows, cols = grid
+    if rows * cols > LARGEST_MAP:
+        return None
+    scores: list[list[float | None]] = [[None] * cols for _ in range(rows)]
+    for record in state.records(level=0):
+        if record.seam_pixels:
+            scores[record.block.row][record.block.col] = record.seam_difference / record.seam_pixels
+    return tuple(tuple(row) for row in scores)
 
 
 def totals(state: LedgerState, tile: tuple[int, int], source_units: int, *, exact: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import threading
 
+import numpy as np
 import pytest
 
 import gigatile as gt
@@ -90,3 +91,19 @@ def test_a_status_is_readable_while_another_process_works_in_the_directory(tmp_p
     run_small(image, model, tmp_path / "out")
     with RunDirectory(tmp_path / "out").locked():
         assert status(tmp_path / "out").complete
+
+
+def test_the_map_of_seams_has_each_blocks_own_score_and_shows_where_tiles_disagree(tmp_path):
+    # Only the right half has structure that a tile's own mean changes.
+    pixels = np.zeros((1, 128, 256), np.float32)
+    pixels[:, :, 128:] = np.random.default_rng(3).random((1, 128, 128), np.float32)
+    tiling = gt.Tiling(tile=32, overlap=16, blend="hann", block=64)
+    plan = gt.plan(pixels, lambda batch: batch * batch.mean(axis=(2, 3), keepdims=True), tiling, output="raw")
+    result = gt.run(plan, tmp_path / "out", durable=False)
+    seams = result.status.seam_map
+    assert (len(seams), len(seams[0])) == plan.blocks.grid == (2, 4)
+    for row in seams:
+        assert row[0] == 0
+        assert min(row[2:]) > 1e-3
+    assert document(tmp_path / "out")["seam_map"] == [list(row) for row in seams]
+    assert 0 < result.status.seam_score < max(max(row) for row in seams)
