@@ -130,6 +130,16 @@ def write_conv(path: Path, *, channels: int = 3, out: int = 2, seed: int = 0) ->
     return str(path)
 
 
+def write_inputs(folder: Path) -> Path:
+    """An image with a corner of nodata, ``image.zarr``; ``conv.onnx``; and the functions above."""
+    pixels = noise()
+    pixels[:120, :120] = 0
+    write_zarr(folder / "image.zarr", pixels, nodata=0)
+    write_conv(folder / "conv.onnx")
+    write_models(folder)
+    return folder
+
+
 def run_small(image: str, model: Any, out: Path, tiling: gt.Tiling = TILING, **how: Any) -> Any:
     """Plan and run with `output`, `mask` and `memory` for the plan, and the rest for the run."""
     planned = {name: how.pop(name) for name in ("output", "mask", "memory", "dtype") if name in how}

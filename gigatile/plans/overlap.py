@@ -51,6 +51,8 @@ class Need:
     """The distance between tiles has to be a multiple of it."""
     crop: int
     """What the model cuts off by itself."""
+    has_one_tile: bool
+    """Whether the model takes tiles of one size only."""
     text: str
 
     @property
@@ -125,7 +127,7 @@ def _need(probe: Probe, loaded: LoadedModel) -> Need:
     exact = probe.verdict != "not-exact"
     radius = max(probe.radius if exact and probe.radius is not None else probe.effective[TOLERANCE])
     what = f"radius {radius}, alignment {probe.alignment}" if exact else f"{probe.reason}; {TOLERANCE} at {radius} px"
-    return Need(exact, radius, unit, loaded.output.crop, what)
+    return Need(exact, radius, unit, loaded.output.crop, loaded.model.fixed_tile is not None, what)
 
 
 def _automatic(tiling: Tiling, need: Need) -> tuple[Tiling, OverlapChoice]:
@@ -149,9 +151,12 @@ def _automatic(tiling: Tiling, need: Need) -> tuple[Tiling, OverlapChoice]:
     warning = ""
     if need.verdict_is_exact and not exact:
         sides = 4 * need.halo
+        advice = f"Type --tile {-(-sides // need.unit) * need.unit} or more."
+        if need.has_one_tile:
+            advice = f"It takes no other; exported for any size, or one in multiples of {need.unit}, it would be."
         warning = (
             f"a tile of {tile} px is too small or not aligned for this model ({need.text}): "
-            f"the result is not exact. Type --tile {-(-sides // need.unit) * need.unit} or more."
+            f"the result is not exact. {advice}"
         )
     return chosen, OverlapChoice(f"from the probe ({need.text}): {_word(exact)}", exact, warning)
 

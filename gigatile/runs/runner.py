@@ -312,10 +312,7 @@ def _with_statistics(plan: Plan, stored: dict[str, Any] | None) -> Plan:
         return plan
     if stored is not None:
         return plan.with_statistics(Normalisation.from_json(stored["statistics"]))
-    statistics = measure(plan.image, method)
-    # Decoded for the statistics, not for a block: what blocks decode is counted from here on.
-    plan.image.counter.take()
-    return plan.with_statistics(statistics)
+    return plan.with_statistics(measure(plan.image, method))
 
 
 def versions() -> dict[str, str]:

@@ -73,6 +73,18 @@ def test_a_tile_that_is_too_small_or_off_the_alignment_is_warned_of(choose, tile
     assert advised.overlap == 128
 
 
+def test_a_model_that_takes_one_tile_only_is_not_told_to_take_another(monkeypatch):
+    class OneTile:
+        fixed_tile = (500, 500)
+
+    monkeypatch.setattr(module, "known_probe", lambda loaded, channels: UNET)
+    loaded = replace(gt.load_model(identity), model=OneTile())
+    _, choice = choose_overlap(with_tile(gt.Tiling(), loaded), loaded, 1)
+    assert not choice.exact
+    assert "--tile" not in choice.warning
+    assert "multiples of 8" in choice.warning
+
+
 def test_a_valid_unet_is_aligned_by_what_lies_beyond_its_crop(choose):
     """572 px in, 388 px out: 92 px cut off is no multiple of 16, and need not be one."""
     valid = replace(UNET, radius=(92, 92), alignment=16, crop=92, size_multiple=4)

@@ -22,13 +22,10 @@ from tests.small_runs import (
     entries,
     fingerprints,
     finished,
-    noise,
     run_small,
     start_cli,
     temporary_files,
-    write_conv,
-    write_models,
-    write_zarr,
+    write_inputs,
 )
 
 WORDS = ("run", "image.zarr", "-o", "out", "--model", "models.py:sleepy", *TILING_WORDS, "--progress", "none")
@@ -38,12 +35,7 @@ ALL = BLOCKS + 6
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("crash")
-    pixels = noise()
-    pixels[:120, :120] = 0
-    write_zarr(folder / "image.zarr", pixels, nodata=0)
-    write_conv(folder / "conv.onnx")
-    write_models(folder)
-    return folder
+    return write_inputs(folder)
 
 
 @pytest.fixture(scope="module")

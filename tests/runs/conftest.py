@@ -4,18 +4,13 @@ import shutil
 
 import pytest
 
-from tests.small_runs import noise, run_small, write_conv, write_models, write_zarr
+from tests.small_runs import run_small, write_inputs
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    pixels = noise()
-    pixels[:120, :120] = 0
-    write_zarr(folder / "image.zarr", pixels, nodata=0)
-    write_conv(folder / "conv.onnx")
-    write_models(folder)
-    return folder
+    return write_inputs(folder)
 
 
 @pytest.fixture(scope="session")
