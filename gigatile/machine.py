@@ -39,3 +39,9 @@ def peak_resident_bytes() -> int:
     """Largest resident memory that this process ever had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cache_folder() -> Path:
+    """``$GIGATILE_CACHE_DIR``, else ``gigatile`` in the user's cache folder (XDG Base Directory Specification)."""
+    given = os.environ.get("GIGATILE_CACHE_DIR")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gigatile"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +51,11 @@ class Model(Protocol):
     @property
     def device(self) -> str:
         """``cpu`` or ``cuda``: the kind, which can change the last bits."""
+        ...
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files that a worker needs to have it; the first is the model. Empty where it travels by value or by name."""
         ...
 
     @property

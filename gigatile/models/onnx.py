@@ -8,7 +8,7 @@ limit without them).
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from gigatile.errors import ModelError
 from gigatile.models.model import Batch, Prediction
+from gigatile.models.shipping import arrived
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 MAX_CHANNELS = 64
@@ -60,7 +61,12 @@ class OnnxModel:
         self.fixed_batch = n if isinstance(n, int) and n > 0 else None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return OnnxModel, (self.path, self.asked_device, self.digest)
+        return _arrived, (self.path, self.asked_device, self.digest)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Model.files`: the file, and weights beside it."""
+        return self.path, *_weights(self.path)
 
     @property
     def name(self) -> str:
@@ -160,8 +166,18 @@ class OnnxModel:
 def file_digest(path: Path) -> str:
     """sha256 of a model file and of the weights that lie beside it as ``<name>.data``."""
     digest = hashlib.sha256()
-    for part in (path, *sorted(path.parent.glob(escape(path.name) + ".data*"))):
+    for part in (path, *_weights(path)):
         with part.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
     return digest.hexdigest()
+
+
+def _weights(path: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path.parent.glob(escape(path.name) + ".data*")))
+
+
+@lru_cache(maxsize=2)
+def _arrived(path: Path, device: str, digest: str) -> OnnxModel:
+    """On a worker: the model, once for all images that it is run on."""
+    return arrived(digest, path, lambda place: OnnxModel(place, device, digest))

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from gigatile.machine import cache_folder
 from gigatile.models.model import LoadedModel
 from gigatile.models.probe import VERSION, Probe, measure
 
@@ -48,12 +49,6 @@ def probed(loaded: LoadedModel, channels: int | None = None) -> Probe:
         found = measure(loaded, channels)
         _write(path, found)
     return found
-
-
-def cache_folder() -> Path:
-    """``$GIGATILE_CACHE_DIR``, else ``gigatile`` in the user's cache folder (XDG Base Directory Specification)."""
-    given = os.environ.get("GIGATILE_CACHE_DIR")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gigatile"
 
 
 def _path(loaded: LoadedModel, channels: int) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from gigatile.errors import ModelError
 from gigatile.models.digest import object_digest
 from gigatile.models.model import Batch, Prediction
+from gigatile.models.shipping import arrived
 
 
 class CallableModel:
@@ -36,6 +37,11 @@ class CallableModel:
 
     def __reduce__(self) -> tuple[object, ...]:
         return CallableModel, (self._target, self.name, self.digest)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Model.files`: objects travel by value."""
+        return ()
 
     def predict(self, batch: Batch) -> Prediction:
         """See `Model.predict`."""
@@ -79,7 +85,23 @@ class NamedModel(CallableModel):
         super().__init__(target, Path(spec).name if ".py:" in spec else spec, found)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return NamedModel, (self._spec, self._folder, self.digest)
+        return _arrived, (self._spec, self._folder, self.digest)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """See `Model.files`: a ``file.py``; modules are installed on the workers."""
+        place = self._spec.rpartition(":")[0]
+        return (Path(self._folder, place),) if place.endswith(".py") else ()
+
+
+def _arrived(spec: str, folder: str, digest: str) -> NamedModel:
+    """On a worker: by its name there, or from the file that came along."""
+    place, _, name = spec.rpartition(":")
+
+    def load(path: Path) -> NamedModel:
+        return NamedModel(f"{path}:{name}" if place.endswith(".py") else spec, folder, digest)
+
+    return arrived(digest, Path(folder, place), load)
 
 
 def from_object(target: Any) -> CallableModel:
