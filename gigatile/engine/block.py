@@ -6,8 +6,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,11 +16,11 @@ from gigatile.engine.pipes import Clock, WriteBehind
 from gigatile.engine.region import Inference, Progress, Tally, infer_region
 from gigatile.engine.scales import ScaledEngine, ScaledWork, averaged_rows
 from gigatile.engine.schedule import ReadSchedule
-from gigatile.errors import BlockError
 from gigatile.machine import peak_resident_bytes
 from gigatile.outputs.pyramid import downsample_shard
 from gigatile.outputs.shard import ShardReceipt, ShardWriter
 from gigatile.plans.plan import Plan
+from gigatile.storage.store import Store
 from gigatile.tiling.region import Region
 
 Array = np.ndarray[Any, Any]
@@ -69,12 +68,39 @@ class BlockRecord:
     seam_disagreements: int = 0
     """Those of another class."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Busy seconds by stage."""
+    """Busy seconds by stage, with those of the tries in this process that failed since its last record."""
     peak_rss_bytes: int = 0
     error: str = ""
     """One paragraph."""
     trace: str = ""
     """The traceback behind it."""
+    filled: tuple[str, ...] = ()
+    """Places of the source that could not be decoded and were filled with nodata."""
+    attempt: str = ""
+    """The try that this record ends."""
+
+
+def failed_record(plan: Plan, key: BlockKey, error: BaseException) -> BlockRecord:
+    """What the ledger keeps of a block that is given up.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the run.
+    key : BlockKey
+        The block.
+    error : BaseException
+        Why its last try failed; from another process it brings its traceback along as notes, or none.
+    """
+    return BlockRecord(
+        block=key,
+        status="failed",
+        pixels=plan.layouts[key.level].region(key.row, key.col).pixels,
+        # What this process decoded for it, where the tries ran here; workers count theirs with their next record.
+        units_decoded=plan.image.counter.take(),
+        error=str(error),
+        trace="".join(traceback.format_exception(error)),
+    )
 
 
 class BlockEngine:
@@ -85,8 +111,9 @@ class BlockEngine:
     What the plan projected for its lanes and its cache; see `gigatile.plans.memory`.
     """
 
-    def __init__(self, plan: Plan, root: Path, *, durable: bool, pending: npt.NDArray[np.bool_]) -> None:
-        self._plan, self._root, self._durable = plan, root, durable
+    def __init__(self, plan: Plan, store: Store, *, pending: npt.NDArray[np.bool_]) -> None:
+        self._plan, self._store = plan, store
+        self._lost = _Seconds()
         level = plan.image.levels[plan.image.level]
         self._schedule = ReadSchedule(plan.grid, plan.blocks, level, pending)
         plan.image.use_cache(plan.memory.cache_bytes, self._schedule)
@@ -110,10 +137,13 @@ class BlockEngine:
         Returns
         -------
         BlockRecord
-            ``failed``, with the reason, if the model or the source is at fault.
+            ``done``, or ``empty`` where all of it is fill.
 
         Raises
         ------
+        BlockError
+            The model or the source is at fault; nothing of the block remains, and it may be tried again, here or
+            elsewhere.
         StorageError
             The result cannot be written: the run has to stop.
         Cancelled
@@ -125,13 +155,15 @@ class BlockEngine:
         progress = Progress(clock, tally, stop, on_tiles)
         try:
             receipt = self._predict(key, progress) if key.level == 0 else self._downsample(key, clock)
-        except BlockError as error:
-            trace = "".join(traceback.format_exception(error))
-            return BlockRecord(key, "failed", pixels, seconds=clock.seconds, error=str(error), trace=trace)
+        except Exception:
+            self._lost.add(clock.seconds)
+            raise
         finally:
-            self._schedule.finished(key.row, key.col)
-            for scale in self._scales:
-                scale.finished(key.row, key.col)
+            if key.level == 0:
+                self._schedule.finished(key.row, key.col)
+                for scale in self._scales:
+                    scale.finished(key.row, key.col)
+        self._lost.move_to(clock.seconds)
         return BlockRecord(
             block=key,
             status="empty" if receipt.empty else "done",
@@ -152,12 +184,11 @@ class BlockEngine:
         plan, layout = self._plan, self._plan.layouts[0]
         region = layout.region(key.row, key.col)
         where = f"block {key} (rows {region.y0}-{region.y1}, columns {region.x0}-{region.x1})"
-        path = self._root / "0" / layout.shard_key(key.row, key.col)
         rows = infer_region(self._inference, region, self._reader(key), layout.chunk[0], progress)
         if self._scales:
             work = ScaledWork.begin(self._scales, key.row, key.col, region, progress)
             rows = averaged_rows(rows, work, progress)
-        with ShardWriter(path, layout, region.shape, durable=self._durable) as writer:
+        with ShardWriter(self._store, f"0/{layout.shard_key(key.row, key.col)}", layout, region.shape) as writer:
 
             def write(band: Array) -> None:
                 with progress.clock.stage("write"):
@@ -186,12 +217,26 @@ class BlockEngine:
     def _downsample(self, key: BlockKey, clock: Clock) -> ShardReceipt:
         method = self._plan.metadata.downsampling
         with clock.stage("write"):
-            return downsample_shard(
-                self._root,
-                self._plan.layouts,
-                key.level,
-                key.row,
-                key.col,
-                method=method,
-                durable=self._durable,
-            )
+            return downsample_shard(self._store, self._plan.layouts, key.level, key.row, key.col, method=method)
+
+
+class _Seconds:
+    """Busy seconds by stage that no record has told yet; for several threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._seconds: dict[str, float] = {}
+
+    def add(self, seconds: dict[str, float]) -> None:
+        with self._lock:
+            _add(self._seconds, seconds)
+
+    def move_to(self, seconds: dict[str, float]) -> None:
+        with self._lock:
+            _add(seconds, self._seconds)
+            self._seconds.clear()
+
+
+def _add(total: dict[str, float], more: dict[str, float]) -> None:
+    for name, value in more.items():
+        total[name] = total.get(name, 0.0) + value

@@ -20,13 +20,12 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from gigatile.errors import RunRefused, UsageError
 from gigatile.images.info import Transform
-from gigatile.outputs.files import storage_error, write_atomically
 from gigatile.outputs.layout import ArrayLayout
+from gigatile.storage.store import Store
 from gigatile.units import PixelSize
 
 Downsampling = Literal["nearest", "mean"]
@@ -78,15 +77,15 @@ class ResultMetadata:
     """``#rrggbb`` of each class or channel, in order."""
 
 
-def create_result(root: Path, layouts: tuple[ArrayLayout, ...], description: ResultMetadata) -> None:
+def create_result(store: Store, layouts: tuple[ArrayLayout, ...], description: ResultMetadata) -> None:
     """Write the metadata of the group and of each level's array; no pixels.
 
     Doing it again writes the same bytes, or none; a result that `mark_complete` has marked stays so.
 
     Parameters
     ----------
-    root : Path
-        ``prediction.zarr``; created where it is missing.
+    store : Store
+        That of ``prediction.zarr``; need not be there yet.
     layouts : tuple of ArrayLayout
         The levels, finest first, as `pyramid_layouts` makes them.
     description : ResultMetadata
@@ -95,33 +94,33 @@ def create_result(root: Path, layouts: tuple[ArrayLayout, ...], description: Res
     Raises
     ------
     RunRefused
-        The directory holds arrays that are cut differently.
+        The store holds arrays that are cut differently.
     StorageError
         It cannot be written.
     """
     for level, layout in enumerate(layouts):
-        path = root / str(level) / "zarr.json"
-        existing = _read_intact(path)
+        key = f"{level}/zarr.json"
+        existing = _read_intact(store, key)
         if existing is not None and {**existing, "attributes": {}} != layout.metadata():
             raise RunRefused(
-                str(path),
+                store.where(key),
                 expected=f"an array of {layout.shape} px, {layout.dtype}, shards of {layout.shard} px",
                 found="another one",
                 fix="Give the options of the run that began this directory, or choose another.",
             )
     for level, layout in enumerate(layouts):
         document = {**layout.metadata(), "attributes": _level_attributes(level, layout, description)}
-        write_atomically(root / str(level) / "zarr.json", canonical_json(document))
+        store.write(f"{level}/zarr.json", canonical_json(document))
     group: dict[str, Any] = {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": _group_attributes(layouts, description),
     }
-    group["attributes"]["gigatile"]["complete"] = is_complete(root)
-    write_atomically(root / "zarr.json", canonical_json(group))
+    group["attributes"]["gigatile"]["complete"] = is_complete(store)
+    store.write("zarr.json", canonical_json(group))
 
 
-def mark_complete(root: Path) -> None:
+def mark_complete(store: Store) -> None:
     """Record in the group's attributes that every shard of every level is there; the last write of a run.
 
     Raises
@@ -129,20 +128,20 @@ def mark_complete(root: Path) -> None:
     UsageError
         `create_result` has not been here.
     """
-    document = _read(root / "zarr.json")
+    document = _read(store, "zarr.json")
     if document is None:
-        raise UsageError(str(root), expected="the metadata of a result", found="none")
+        raise UsageError(store.name, expected="the metadata of a result", found="none")
     document["attributes"]["gigatile"]["complete"] = True
-    write_atomically(root / "zarr.json", canonical_json(document))
+    store.write("zarr.json", canonical_json(document))
 
 
-def is_complete(root: Path) -> bool:
+def is_complete(store: Store) -> bool:
     """Whether `mark_complete` was reached."""
-    document = _read_intact(root / "zarr.json")
+    document = _read_intact(store, "zarr.json")
     return document is not None and document["attributes"].get("gigatile", {}).get("complete") is True
 
 
-def read_layouts(root: Path) -> tuple[ArrayLayout, ...]:
+def read_layouts(store: Store) -> tuple[ArrayLayout, ...]:
     """The levels of an existing result, finest first; empty if there is none.
 
     Raises
@@ -151,7 +150,7 @@ def read_layouts(root: Path) -> tuple[ArrayLayout, ...]:
         An array there is not one that `create_result` wrote.
     """
     layouts: list[ArrayLayout] = []
-    while (document := _read(root / str(len(layouts)) / "zarr.json")) is not None:
+    while (document := _read(store, f"{len(layouts)}/zarr.json")) is not None:
         layouts.append(ArrayLayout.from_metadata(document))
     return tuple(layouts)
 
@@ -162,24 +161,23 @@ def canonical_json(document: dict[str, Any]) -> bytes:
     return (text + "\n").encode()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
+def _read(store: Store, key: str) -> dict[str, Any] | None:
+    content = store.read(key)
+    if content is None:
         return None
-    except OSError as error:
-        raise storage_error(path, error) from error
+    try:
+        document = json.loads(content)
     except ValueError as error:
-        raise UsageError(str(path), expected="Zarr metadata in JSON", found=str(error)) from error
+        raise UsageError(store.where(key), expected="Zarr metadata in JSON", found=str(error)) from error
     if not isinstance(document, dict) or not isinstance(document.get("attributes"), dict):
-        raise UsageError(str(path), expected="Zarr v3 metadata with attributes", found="something else")
+        raise UsageError(store.where(key), expected="Zarr v3 metadata with attributes", found="something else")
     return document
 
 
-def _read_intact(path: Path) -> dict[str, Any] | None:
+def _read_intact(store: Store, key: str) -> dict[str, Any] | None:
     """The document, or None where it is missing or damaged: what belongs there is known, and is written again."""
     try:
-        return _read(path)
+        return _read(store, key)
     except UsageError:
         return None
 

@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,31 +21,31 @@ from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import Downsampling
 from gigatile.outputs.reading import LevelReader
 from gigatile.outputs.shard import ShardReceipt, ShardWriter
+from gigatile.storage.store import Store
 from gigatile.tiling.region import Region
 
 
 def downsample_shard(
-    root: Path,
+    store: Store,
     layouts: tuple[ArrayLayout, ...],
     level: int,
     row: int,
     col: int,
     *,
     method: Downsampling,
-    durable: bool,
 ) -> ShardReceipt:
     """Write shard (`row`, `col`) of `level` from the shards of ``level - 1`` that lie below it, which must be
     finished.
 
     Memory bound
     ------------
-    One row of chunks of the shard with all channels, and the 2 x 2 chunks below one of its chunks: stored,
-    decoded and, for the mean, three times as float64.
+    One row of chunks of the shard with all channels; the 2 x 2 chunks below one of its chunks: decoded and, for the
+    mean, three times as float64; and what `LevelReader` holds of the level below.
 
     Parameters
     ----------
-    root : Path
-        ``prediction.zarr`` with the metadata that `create_result` wrote.
+    store : Store
+        That of ``prediction.zarr``.
     layouts : tuple of ArrayLayout
         Its levels.
     level : int
@@ -54,21 +54,18 @@ def downsample_shard(
         Place in ``layouts[level].grid``.
     method : {'nearest', 'mean'}
         Nearest for classes and labels, mean for channels.
-    durable : bool
-        As in `ShardWriter`.
 
     Raises
     ------
     BlockError
-        A chunk of the level below does not decode.
+        A shard of the level below is torn, or a chunk of it does not decode.
     StorageError
-        The disk is full or the storage cannot be written.
+        The storage is full, went away or refuses.
     """
     layout, below = layouts[level], layouts[level - 1]
-    source = LevelReader(root, level - 1, below)
+    source = LevelReader(store, level - 1, below)
     box = layout.region(row, col)
-    path = root / str(level) / layout.shard_key(row, col)
-    with ShardWriter(path, layout, box.shape, durable) as writer:
+    with ShardWriter(store, f"{level}/{layout.shard_key(row, col)}", layout, box.shape) as writer:
         for y0 in range(box.y0, box.y1, layout.chunk[0]):
             band = Region(y0, box.x0, min(y0 + layout.chunk[0], box.y1), box.x1)
             writer.write(_band(source, below, band, layout.chunk[1], method))
@@ -114,17 +111,15 @@ def reduce(pixels: np.ndarray[Any, Any], fill: float, method: Downsampling) -> n
 def _band(
     source: LevelReader, below: ArrayLayout, band: Region, chunk_cols: int, method: Downsampling
 ) -> np.ndarray[Any, Any]:
-    """One row of chunks, shape (c, rows, width) or (rows, width), made chunk by chunk from `source`."""
-    lead = () if below.channels is None else (below.channels,)
-    result = np.empty((*lead, *band.shape), dtype=below.dtype)
-    for x0 in range(band.x0, band.x1, chunk_cols):
-        part = Region(band.y0, x0, band.y1, min(x0 + chunk_cols, band.x1))
-        doubled = Region(2 * part.y0, 2 * part.x0, 2 * part.y1, 2 * part.x1)
-        window = doubled.clipped(Region(0, 0, *below.shape))
-        cols = slice(part.x0 - band.x0, part.x1 - band.x0)
-        if below.channels is None:
-            result[:, cols] = reduce(source.read(window, None), below.fill, method)
-            continue
-        for channel in range(below.channels):
-            result[channel, :, cols] = reduce(source.read(window, channel), below.fill, method)
-    return result
+    """One row of chunks, shape (c, rows, width) or (rows, width), made chunk by chunk from `source`, in the order
+    in which these lie in it."""
+    planes: Sequence[int | None] = [None] if below.channels is None else range(below.channels)
+    result = np.empty((len(planes), *band.shape), dtype=below.dtype)
+    for place, channel in enumerate(planes):
+        for x0 in range(band.x0, band.x1, chunk_cols):
+            part = Region(band.y0, x0, band.y1, min(x0 + chunk_cols, band.x1))
+            doubled = Region(2 * part.y0, 2 * part.x0, 2 * part.y1, 2 * part.x1)
+            window = doubled.clipped(Region(0, 0, *below.shape))
+            cols = slice(part.x0 - band.x0, part.x1 - band.x0)
+            result[place, :, cols] = reduce(source.read(window, channel), below.fill, method)
+    return result[0] if below.channels is None else result

@@ -9,6 +9,12 @@ import numpy as np
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import ResultMetadata, create_result
 from gigatile.outputs.shard import ShardReceipt, ShardWriter
+from gigatile.storage.local import LocalStore
+from gigatile.storage.store import Store
+
+
+def local(root: Path, *, durable: bool = False) -> LocalStore:
+    return LocalStore(root, durable)
 
 
 def make_layout(shape=(100, 90), channels=None, dtype="uint8", fill=255, *, shard=(64, 64), chunk=(16, 32)):
@@ -32,29 +38,30 @@ def noise(layout: ArrayLayout, seed: int = 0, holes: float = 0.3) -> np.ndarray:
     return pixels
 
 
-def write_shard(path: Path, layout: ArrayLayout, pixels: np.ndarray, rows=None, durable=False) -> ShardReceipt:
+def write_shard(store: Store, key: str, layout: ArrayLayout, pixels: np.ndarray, rows=None) -> ShardReceipt:
     """One shard from its pixels, handed over in bands of `rows`."""
     step = rows or layout.chunk[0]
-    with ShardWriter(path, layout, pixels.shape[-2:], durable) as writer:
+    with ShardWriter(store, key, layout, pixels.shape[-2:]) as writer:
         for y0 in range(0, pixels.shape[-2], step):
             writer.write(pixels[..., y0 : y0 + step, :])
         return writer.finish()
 
 
-def write_level(root: Path, level: int, layout: ArrayLayout, pixels: np.ndarray) -> dict[tuple[int, int], ShardReceipt]:
+def write_level(
+    store: Store, level: int, layout: ArrayLayout, pixels: np.ndarray
+) -> dict[tuple[int, int], ShardReceipt]:
     receipts = {}
     for row in range(layout.grid[0]):
         for col in range(layout.grid[1]):
-            path = root / str(level) / layout.shard_key(row, col)
             part = pixels[(..., *layout.region(row, col).slices())]
-            receipts[row, col] = write_shard(path, layout, part)
+            receipts[row, col] = write_shard(store, f"{level}/{layout.shard_key(row, col)}", layout, part)
     return receipts
 
 
-def write_result(root: Path, layouts, pixels, description: ResultMetadata | None = None):
+def write_result(store: Store, layouts, pixels, description: ResultMetadata | None = None):
     """Metadata of all levels and the shards of level 0."""
-    create_result(root, layouts, description or ResultMetadata("nearest"))
-    return write_level(root, 0, layouts[0], pixels)
+    create_result(store, layouts, description or ResultMetadata("nearest"))
+    return write_level(store, 0, layouts[0], pixels)
 
 
 def tree(root: Path) -> dict[str, bytes]:

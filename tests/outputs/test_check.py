@@ -12,7 +12,7 @@ from gigatile.errors import StorageError
 from gigatile.outputs.check import check_shard
 from gigatile.outputs.shard import EMPTY_SHARD, ShardReceipt
 
-from .helpers import make_layout, noise, write_shard
+from .helpers import local, make_layout, noise, write_shard
 
 LAYOUT = make_layout((64, 64), channels=2, dtype="float32", fill=np.nan, chunk=(32, 32))
 INDEX_BYTES = 16 * 8
@@ -21,7 +21,11 @@ INDEX_BYTES = 16 * 8
 @pytest.fixture
 def shard(tmp_path):
     path = tmp_path / "s"
-    return path, write_shard(path, LAYOUT, noise(LAYOUT, 0, 0))
+    return path, write_shard(local(tmp_path), "s", LAYOUT, noise(LAYOUT, 0, 0))
+
+
+def check(path, layout, receipt):
+    return check_shard(local(path.parent), path.name, layout, receipt)
 
 
 def sealed(content: bytes) -> tuple[bytes, ShardReceipt]:
@@ -34,28 +38,28 @@ def sealed(content: bytes) -> tuple[bytes, ShardReceipt]:
 
 
 def test_a_good_shard_has_no_problems(shard):
-    assert check_shard(shard[0], LAYOUT, shard[1]) == []
+    assert check(shard[0], LAYOUT, shard[1]) == []
 
 
 def test_every_dtype_and_padding_has_no_problems(tmp_path):
     for dtype in ("uint8", "uint16", "float16", "float32", "float64"):
         layout = make_layout((50, 41), dtype=dtype, fill=0)
-        receipt = write_shard(tmp_path / dtype, layout, noise(layout, 1, 0))
-        assert check_shard(tmp_path / dtype, layout, receipt) == []
+        receipt = write_shard(local(tmp_path), dtype, layout, noise(layout, 1, 0))
+        assert check(tmp_path / dtype, layout, receipt) == []
 
 
 def test_empty_and_missing_are_told_apart(tmp_path, shard):
     path, receipt = shard
-    assert check_shard(tmp_path / "none", LAYOUT, EMPTY_SHARD) == []
-    assert check_shard(tmp_path / "none", LAYOUT, receipt) == [f"{tmp_path}/none: missing"]
-    assert check_shard(path, LAYOUT, EMPTY_SHARD) == [f"{path}: recorded as empty, but there is a file"]
+    assert check(tmp_path / "none", LAYOUT, EMPTY_SHARD) == []
+    assert check(tmp_path / "none", LAYOUT, receipt) == [f"{tmp_path}/none: missing"]
+    assert check(path, LAYOUT, EMPTY_SHARD) == [f"{path}: recorded as empty, but there is a file"]
 
 
 def test_another_size_or_digest_is_found(shard):
     path, receipt = shard
-    (problem,) = check_shard(path, LAYOUT, replace(receipt, nbytes=receipt.nbytes + 1))
+    (problem,) = check(path, LAYOUT, replace(receipt, nbytes=receipt.nbytes + 1))
     assert f"{receipt.nbytes} bytes, {receipt.nbytes + 1} recorded" in problem
-    (problem,) = check_shard(path, LAYOUT, replace(receipt, digest="0" * 64))
+    (problem,) = check(path, LAYOUT, replace(receipt, digest="0" * 64))
     assert "SHA-256" in problem
 
 
@@ -64,7 +68,7 @@ def test_another_size_or_digest_is_found(shard):
 def test_every_flipped_bit_and_every_cut_is_found(tmp_path_factory, data):
     directory = tmp_path_factory.mktemp("damage")
     path = directory / "s"
-    receipt = write_shard(path, LAYOUT, noise(LAYOUT, 0, 0))
+    receipt = write_shard(local(directory), "s", LAYOUT, noise(LAYOUT, 0, 0))
     content = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
         place = data.draw(st.integers(0, len(content) - 1))
@@ -72,7 +76,7 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path_factory, data):
     else:
         del content[data.draw(st.integers(0, len(content) - 1)) :]
     path.write_bytes(content)
-    assert check_shard(path, LAYOUT, receipt)
+    assert check(path, LAYOUT, receipt)
 
 
 def test_a_wrong_index_checksum_is_found(shard):
@@ -80,7 +84,7 @@ def test_a_wrong_index_checksum_is_found(shard):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    problems = check_shard(path, LAYOUT, receipt)
+    problems = check(path, LAYOUT, receipt)
     assert any("checksum of its index is wrong" in problem for problem in problems)
 
 
@@ -92,14 +96,14 @@ def test_a_chunk_that_does_not_decode_is_named_though_the_digest_agrees(shard):
     broken = content[: start + 24] + bytes(length - 24) + content[start + length :]
     broken, receipt = sealed(broken)
     path.write_bytes(broken)
-    (problem,) = check_shard(path, LAYOUT, receipt)
+    (problem,) = check(path, LAYOUT, receipt)
     assert "chunk (1, 1, 0) does not decode" in problem
 
 
 def test_a_chunk_of_another_shape_is_found(shard):
     path, receipt = shard
     other = make_layout((64, 64), channels=2, dtype="float64", fill=np.nan, chunk=(32, 32))
-    problems = check_shard(path, other, receipt)
+    problems = check(path, other, receipt)
     assert len(problems) == 8
     assert all("4096 bytes" in problem and "8192 are right" in problem for problem in problems)
 
@@ -110,7 +114,7 @@ def test_an_index_that_points_outside_is_found(shard):
     content[-INDEX_BYTES - 4 : -INDEX_BYTES + 4] = (10**9).to_bytes(8, "little")
     broken, receipt = sealed(bytes(content))
     path.write_bytes(broken)
-    (problem,) = check_shard(path, LAYOUT, receipt)
+    (problem,) = check(path, LAYOUT, receipt)
     assert "chunk (0, 0, 0) lies beyond the chunk data" in problem
 
 
@@ -120,11 +124,11 @@ def test_bytes_that_no_chunk_owns_are_found(shard):
     content[-INDEX_BYTES - 4 : -INDEX_BYTES - 4 + 16] = b"\xff" * 16
     broken, receipt = sealed(bytes(content))
     path.write_bytes(broken)
-    (problem,) = check_shard(path, LAYOUT, receipt)
+    (problem,) = check(path, LAYOUT, receipt)
     assert "chunks cover" in problem
 
 
 def test_what_cannot_be_read_is_an_error_not_a_problem(tmp_path, shard):
     (tmp_path / "folder").mkdir()
     with pytest.raises(StorageError):
-        check_shard(tmp_path / "folder", LAYOUT, shard[1])
+        check(tmp_path / "folder", LAYOUT, shard[1])

@@ -13,14 +13,14 @@ from gigatile.outputs.layout import ArrayLayout, default_fill, pyramid_layouts
 from gigatile.outputs.omezarr import ResultMetadata
 from gigatile.outputs.pyramid import downsample_shard, reduce
 
-from .helpers import make_layout, noise, tree, write_result
+from .helpers import local, make_layout, noise, tree, write_result
 
 
-def build(root, layouts, method):
+def build(store, layouts, method):
     for level in range(1, len(layouts)):
         for row in range(layouts[level].grid[0]):
             for col in range(layouts[level].grid[1]):
-                downsample_shard(root, layouts, level, row, col, method=method, durable=False)
+                downsample_shard(store, layouts, level, row, col, method=method)
 
 
 def halved(pixels, fill, method):
@@ -76,8 +76,8 @@ def test_every_level_is_the_one_below_halved(tmp_path_factory, shape, kind, meth
     layouts = (base, *(_halves(base, 3)))
     root = tmp_path_factory.mktemp("pyramid")
     pixels = noise(base, seed)
-    write_result(root, layouts, pixels, ResultMetadata(method))
-    build(root, layouts, method)
+    write_result(local(root), layouts, pixels, ResultMetadata(method))
+    build(local(root), layouts, method)
     for level in range(1, len(layouts)):
         pixels = reduce(pixels, fill, method)
         np.testing.assert_array_equal(zarr.open_array(root / str(level), mode="r")[...], pixels)
@@ -115,8 +115,8 @@ def test_infinities_and_large_values_do_not_turn_into_nan():
 def test_classes_are_never_mixed(tmp_path):
     layouts = pyramid_layouts(make_layout((600, 300), shard=(64, 64), chunk=(32, 32)))
     pixels = np.random.default_rng(0).choice(np.array([0, 7, 255], np.uint8), (600, 300))
-    write_result(tmp_path, layouts, pixels)
-    build(tmp_path, layouts, "nearest")
+    write_result(local(tmp_path), layouts, pixels)
+    build(local(tmp_path), layouts, "nearest")
     for level in range(len(layouts)):
         found = zarr.open_array(tmp_path / str(level), mode="r")[...]
         np.testing.assert_array_equal(found, pixels[:: 2**level, :: 2**level])
@@ -125,32 +125,32 @@ def test_classes_are_never_mixed(tmp_path):
 def test_empty_below_is_empty_above(tmp_path):
     layouts = pyramid_layouts(make_layout((600, 300), channels=2, dtype="float32", fill=np.nan))
     pixels = np.full((2, 600, 300), np.nan, np.float32)
-    write_result(tmp_path, layouts, pixels, ResultMetadata("mean"))
-    receipt = downsample_shard(tmp_path, layouts, 1, 0, 0, method="mean", durable=False)
+    write_result(local(tmp_path), layouts, pixels, ResultMetadata("mean"))
+    receipt = downsample_shard(local(tmp_path), layouts, 1, 0, 0, method="mean")
     assert receipt.empty
     assert not list(tmp_path.rglob("c"))
 
 
 def test_building_again_gives_the_same_bytes(tmp_path):
     layouts = pyramid_layouts(make_layout((300, 300), channels=2, dtype="float32", fill=np.nan))
-    write_result(tmp_path, layouts, noise(layouts[0], 2), ResultMetadata("mean"))
-    build(tmp_path, layouts, "mean")
+    write_result(local(tmp_path), layouts, noise(layouts[0], 2), ResultMetadata("mean"))
+    build(local(tmp_path), layouts, "mean")
     before = tree(tmp_path)
-    build(tmp_path, layouts, "mean")
+    build(local(tmp_path), layouts, "mean")
     assert tree(tmp_path) == before
 
 
 def test_a_damaged_level_below_fails_the_block(tmp_path):
     layouts = pyramid_layouts(make_layout((300, 300)))
-    write_result(tmp_path, layouts, noise(layouts[0], 2, 0))
+    write_result(local(tmp_path), layouts, noise(layouts[0], 2, 0))
     path = tmp_path / "0" / layouts[0].shard_key(0, 0)
     content = bytearray(path.read_bytes())
     content[:200] = bytes(200)
     path.write_bytes(content)
     with pytest.raises(BlockError, match="expected chunks that decode"):
-        downsample_shard(tmp_path, layouts, 1, 0, 0, method="nearest", durable=False)
+        downsample_shard(local(tmp_path), layouts, 1, 0, 0, method="nearest")
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(BlockError, match="checksum"):
-        downsample_shard(tmp_path, layouts, 1, 0, 0, method="nearest", durable=False)
+        downsample_shard(local(tmp_path), layouts, 1, 0, 0, method="nearest")
     assert not list((tmp_path / "1").rglob("c"))

@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gigatile.errors import BlockError, StorageError
-from gigatile.outputs import shard as shard_module
-from gigatile.outputs.files import leftovers, remove_leftovers
 from gigatile.outputs.layout import ArrayLayout, default_fill
 from gigatile.outputs.shard import EMPTY_SHARD, ShardWriter, encode_chunk
+from gigatile.storage import local as storage
+from gigatile.storage.local import leftovers
 
-from .helpers import make_layout, noise, tree, write_result, write_shard
+from .helpers import local, make_layout, noise, tree, write_result, write_shard
 
 
 @st.composite
@@ -49,7 +49,7 @@ def layouts(draw):
 def test_zarr_reads_exactly_what_was_written(tmp_path_factory, layout, seed, holes):
     root = tmp_path_factory.mktemp("result")
     pixels = noise(layout, seed, holes)
-    receipts = write_result(root, (layout,), pixels)
+    receipts = write_result(local(root), (layout,), pixels)
     array = zarr.open_array(root / "0", mode="r")
     assert array.dtype == layout.dtype
     np.testing.assert_array_equal(array[...], pixels)
@@ -66,7 +66,7 @@ def test_zarr_can_write_what_we_wrote_back(tmp_path):
     """Our metadata also encodes: a copy by zarr-python decodes to the same pixels."""
     layout = make_layout(channels=2, dtype="float32", fill=np.nan)
     pixels = noise(layout, 3)
-    write_result(tmp_path / "ours", (layout,), pixels)
+    write_result(local(tmp_path / "ours"), (layout,), pixels)
     copy = zarr.create_array(tmp_path / "theirs", **_like(zarr.open_array(tmp_path / "ours/0", mode="r")))
     copy[...] = pixels
     np.testing.assert_array_equal(copy[...], pixels)
@@ -88,17 +88,17 @@ def _like(array):
 def test_bytes_do_not_depend_on_the_bands(tmp_path_factory, layout, step):
     root = tmp_path_factory.mktemp("bands")
     pixels = noise(layout, 1)[(..., *layout.region(0, 0).slices())]
-    one = write_shard(root / "one", layout, pixels, rows=layout.chunk[0])
-    many = write_shard(root / "many", layout, pixels, rows=step * layout.chunk[0])
+    one = write_shard(local(root), "one", layout, pixels, rows=layout.chunk[0])
+    many = write_shard(local(root), "many", layout, pixels, rows=step * layout.chunk[0])
     assert one == many
 
 
 def test_bytes_are_the_same_from_every_thread_and_time_after_time(tmp_path):
     layout = make_layout((512, 512), 2, "float32", np.nan, shard=(512, 512), chunk=(256, 256))
     pixels = np.cumsum(noise(layout, 5, 0), axis=-1).astype(np.float32)
-    here = [write_shard(tmp_path / f"main{i}", layout, pixels) for i in range(5)]
+    here = [write_shard(local(tmp_path), f"main{i}", layout, pixels) for i in range(5)]
     with ThreadPoolExecutor(4) as pool:
-        there = list(pool.map(lambda i: write_shard(tmp_path / f"t{i}", layout, pixels), range(10)))
+        there = list(pool.map(lambda i: write_shard(local(tmp_path), f"t{i}", layout, pixels), range(10)))
     assert threading.current_thread() is threading.main_thread()
     assert set(here + there) == {here[0]}
     assert len(set(tree(tmp_path).values())) == 1
@@ -115,15 +115,16 @@ def test_chunks_are_what_numcodecs_writes_with_one_thread(dtype, monkeypatch):
 def test_global_settings_of_numcodecs_stay(monkeypatch, tmp_path):
     monkeypatch.setattr(numcodecs.blosc, "use_threads", True)
     before = (numcodecs.blosc.use_threads, numcodecs.blosc.get_nthreads())
-    write_shard(tmp_path / "s", make_layout(), noise(make_layout(), holes=0)[:64, :64])
+    write_shard(local(tmp_path), "s", make_layout(), noise(make_layout(), holes=0)[:64, :64])
     assert (numcodecs.blosc.use_threads, numcodecs.blosc.get_nthreads()) == before
 
 
 def test_fill_removes_what_stood_there(tmp_path):
     layout = make_layout()
-    path = tmp_path / "c" / "0" / "0"
-    assert not write_shard(path, layout, np.zeros((64, 64), np.uint8)).empty
-    assert write_shard(path, layout, np.full((64, 64), 255, np.uint8), durable=True) == EMPTY_SHARD
+    store = local(tmp_path, durable=True)
+    assert not write_shard(store, "0/c/0/0", layout, np.zeros((64, 64), np.uint8)).empty
+    assert set(tree(tmp_path)) == {"0/c/0/0"}
+    assert write_shard(store, "0/c/0/0", layout, np.full((64, 64), 255, np.uint8)) == EMPTY_SHARD
     assert tree(tmp_path) == {}
 
 
@@ -131,7 +132,7 @@ def test_fill_chunks_are_not_stored(tmp_path):
     layout = make_layout(chunk=(16, 16))
     pixels = np.full((64, 64), 255, np.uint8)
     pixels[20, 40] = 1
-    receipt = write_shard(tmp_path / "s", layout, pixels)
+    receipt = write_shard(local(tmp_path), "s", layout, pixels)
     content = (tmp_path / "s").read_bytes()
     index = np.frombuffer(content[-(16 * 16 + 4) : -4], dtype="<u8").reshape(4, 4, 2)
     assert [tuple(place) for place in np.argwhere(index[..., 0] != 2**64 - 1)] == [(1, 2)]
@@ -140,7 +141,7 @@ def test_fill_chunks_are_not_stored(tmp_path):
 
 def test_chunks_are_padded_with_fill_beyond_the_edge(tmp_path):
     layout = make_layout((20, 10), dtype="uint16", fill=65535, shard=(32, 32), chunk=(16, 16))
-    write_shard(tmp_path / "s", layout, np.full((20, 10), 7, np.uint16))
+    write_shard(local(tmp_path), "s", layout, np.full((20, 10), 7, np.uint16))
     content = (tmp_path / "s").read_bytes()
     index = np.frombuffer(content[-(16 * 4 + 4) : -4], dtype="<u8").reshape(2, 2, 2)
     assert (index[:, 1] == 2**64 - 1).all()
@@ -164,7 +165,7 @@ def test_chunks_are_padded_with_fill_beyond_the_edge(tmp_path):
     ],
 )
 def test_wrong_bands_are_refused(tmp_path, band):
-    with ShardWriter(tmp_path / "s", make_layout(), (64, 64), False) as writer:
+    with ShardWriter(local(tmp_path), "s", make_layout(), (64, 64)) as writer:
         with pytest.raises(BlockError, match="expected a band"):
             writer.write(band)
         writer.write(np.zeros((64, 64), np.uint8))
@@ -178,7 +179,7 @@ def test_wrong_bands_are_refused(tmp_path, band):
 def test_a_shard_without_its_last_rows_is_refused_and_leaves_nothing(tmp_path):
     with (
         pytest.raises(BlockError, match="expected 64 rows, found 32 rows"),
-        ShardWriter(tmp_path / "s", make_layout(), (64, 64), False) as writer,
+        ShardWriter(local(tmp_path), "s", make_layout(), (64, 64)) as writer,
     ):
         writer.write(np.zeros((32, 64), np.uint8))
         assert len(list(leftovers(tmp_path))) == 1
@@ -188,9 +189,9 @@ def test_a_shard_without_its_last_rows_is_refused_and_leaves_nothing(tmp_path):
 
 def test_an_error_of_the_caller_leaves_the_old_shard(tmp_path):
     layout = make_layout()
-    write_shard(tmp_path / "s", layout, np.zeros((64, 64), np.uint8))
+    write_shard(local(tmp_path), "s", layout, np.zeros((64, 64), np.uint8))
     before = tree(tmp_path)
-    with pytest.raises(KeyError), ShardWriter(tmp_path / "s", layout, (64, 64), False) as writer:
+    with pytest.raises(KeyError), ShardWriter(local(tmp_path), "s", layout, (64, 64)) as writer:
         writer.write(np.ones((32, 64), np.uint8))
         raise KeyError
     assert tree(tmp_path) == before
@@ -218,7 +219,7 @@ def test_failing_storage_is_a_storage_error_and_leaves_nothing(tmp_path, monkeyp
     monkeypatch.setattr(Path, "open", lambda path, mode, buffering: _Failing(path, mode.replace("b", "")))
     pixels = noise(make_layout(), holes=0)[:64, :64]
     with pytest.raises(StorageError, match=errno.errorcode[code]) as caught:
-        write_shard(tmp_path / "s", make_layout(), pixels)
+        write_shard(local(tmp_path), "s", make_layout(), pixels)
     assert "same command again" in str(caught.value)
     assert tree(tmp_path) == {}
 
@@ -229,9 +230,9 @@ def test_short_writes_are_continued(tmp_path, monkeypatch):
             return super().write(content[:7])
 
     pixels = noise(make_layout(), holes=0)[:64, :64]
-    whole = write_shard(tmp_path / "whole", make_layout(), pixels)
+    whole = write_shard(local(tmp_path), "whole", make_layout(), pixels)
     monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Short(path, mode.replace("b", "")))
-    assert write_shard(tmp_path / "short", make_layout(), pixels) == whole
+    assert write_shard(local(tmp_path), "short", make_layout(), pixels) == whole
     monkeypatch.undo()
     assert (tmp_path / "short").read_bytes() == (tmp_path / "whole").read_bytes()
 
@@ -244,11 +245,12 @@ def test_a_file_size_limit_of_the_system_is_a_storage_error(tmp_path):
         from gigatile.errors import StorageError
         from gigatile.outputs.layout import ArrayLayout
         from gigatile.outputs.shard import ShardWriter
+        from gigatile.storage.local import LocalStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         layout = ArrayLayout((256, 256), None, np.dtype("uint8"), 255, (256, 256), (64, 64))
         try:
-            with ShardWriter(Path(sys.argv[1]) / "s", layout, (256, 256), True) as writer:
+            with ShardWriter(LocalStore(Path(sys.argv[1])), "s", layout, (256, 256)) as writer:
                 writer.write(np.random.default_rng(0).integers(0, 255, (256, 256), dtype=np.uint8))
                 writer.finish()
         except StorageError as error:
@@ -266,10 +268,10 @@ def test_a_file_size_limit_of_the_system_is_a_storage_error(tmp_path):
 def test_a_lost_directory_is_a_storage_error(tmp_path):
     with (
         pytest.raises(StorageError, match="ENOENT"),
-        ShardWriter(tmp_path / "a" / "s", make_layout(), (64, 64), False) as writer,
+        ShardWriter(local(tmp_path), "a/s", make_layout(), (64, 64)) as writer,
     ):
         writer.write(np.zeros((64, 64), np.uint8))
-        remove_leftovers(tmp_path)
+        local(tmp_path).remove_leftovers()
         (tmp_path / "a").rmdir()
         writer.finish()
 
@@ -281,30 +283,33 @@ def test_kill_in_the_middle_leaves_no_target(tmp_path):
         import numpy as np
         from gigatile.outputs.layout import ArrayLayout
         from gigatile.outputs.shard import ShardWriter
+        from gigatile.storage.local import LocalStore
         layout = ArrayLayout((256, 256), None, np.dtype("uint8"), 255, (256, 256), (64, 64))
-        with ShardWriter(Path(sys.argv[1]) / "c" / "0" / "0", layout, (256, 256), True) as writer:
+        with ShardWriter(LocalStore(Path(sys.argv[1])), "0/c/0/0", layout, (256, 256)) as writer:
             writer.write(np.zeros((192, 256), np.uint8))
             os.kill(os.getpid(), signal.SIGKILL)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert not (tmp_path / "c" / "0" / "0").exists()
+    assert not (tmp_path / "0/c/0/0").exists()
     assert len(list(leftovers(tmp_path))) == 1
-    assert remove_leftovers(tmp_path) == 1
+    assert local(tmp_path).remove_leftovers() == 1
     assert tree(tmp_path) == {}
 
 
 def test_the_name_comes_after_the_bytes_and_before_the_directory(tmp_path, monkeypatch):
-    """Durable means: file synced, then renamed, then every directory up to the array's."""
+    """Durable means: file synced, then renamed, then every directory up to the result's."""
     steps = []
     replace = Path.replace
-    monkeypatch.setattr(shard_module.os, "fsync", lambda descriptor: steps.append("fsync"))
-    monkeypatch.setattr(shard_module, "sync_directory", steps.append)
+    monkeypatch.setattr(storage.os, "fsync", lambda descriptor: steps.append("fsync"))
+    monkeypatch.setattr(storage, "sync_directory", steps.append)
     monkeypatch.setattr(Path, "replace", lambda path, target: steps.append("rename") or replace(path, target))
     layout = make_layout(channels=1)
-    path = tmp_path / layout.shard_key(0, 0)
-    write_shard(path, layout, np.zeros((1, 64, 64), np.uint8), durable=True)
-    assert steps == ["fsync", "rename", path.parent, tmp_path / "c/0", tmp_path / "c", tmp_path]
+    key = f"0/{layout.shard_key(0, 0)}"
+    write_shard(local(tmp_path, durable=True), key, layout, np.zeros((1, 64, 64), np.uint8))
+    assert steps == ["fsync", "rename", *(tmp_path / key).parents[:5]]
+    assert steps[-1] == tmp_path
+    assert (tmp_path / "0").is_dir()
 
 
 def test_memory_beyond_the_band_is_a_few_chunks(tmp_path):
@@ -315,6 +320,7 @@ def test_memory_beyond_the_band_is_a_few_chunks(tmp_path):
         import numpy as np
         from gigatile.outputs.layout import ArrayLayout
         from gigatile.outputs.shard import ShardWriter, encode_chunk
+        from gigatile.storage.local import LocalStore
         import google_crc32c
         layout = ArrayLayout((4096, 4096), None, np.dtype("float32"), np.nan, (4096, 4096), (512, 512))
         band = np.random.default_rng(0).random((512, 4096), dtype=np.float32)
@@ -322,7 +328,7 @@ def test_memory_beyond_the_band_is_a_few_chunks(tmp_path):
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         before = peak()
-        with ShardWriter(Path(sys.argv[1]) / "s", layout, (4096, 4096), False) as writer:
+        with ShardWriter(LocalStore(Path(sys.argv[1]), False), "s", layout, (4096, 4096)) as writer:
             for _ in range(8):
                 writer.write(band)
             writer.finish()
