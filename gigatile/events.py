@@ -63,6 +63,13 @@ class BlockFinished:
 
 
 @dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that the user should know, and that ends nothing."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunEnded:
     """Nothing more will happen."""
 
@@ -71,7 +78,7 @@ class RunEnded:
     """Blocks recorded as failed."""
 
 
-Event = RunStarted | PhaseStarted | TilesInferred | BlockFinished | RunEnded
+Event = RunStarted | PhaseStarted | TilesInferred | BlockFinished | Warned | RunEnded
 OnEvent = Callable[[Event], None]
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -33,6 +36,31 @@ def resident_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+_WORKING = threading.Lock()
+_runs, _base = 0, 0
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """While this lasts `base_bytes` is what was resident when the first of those who work began."""
+    global _runs, _base  # noqa: PLW0603  of the process, as its memory is
+    with _WORKING:
+        if _runs == 0:
+            _base = resident_bytes()
+        _runs += 1
+    try:
+        yield
+    finally:
+        with _WORKING:
+            _runs -= 1
+
+
+def base_bytes() -> int:
+    """Resident memory of this process without the runs that are going on in it."""
+    with _WORKING:
+        return _base if _runs else resident_bytes()
 
 
 def peak_resident_bytes() -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gigatile.errors import MemoryRefused, ModelError, OverlapWarning, UsageError
 from gigatile.images.image import Image
-from gigatile.machine import available_bytes, available_cores, resident_bytes
+from gigatile.machine import available_bytes, available_cores, base_bytes
 from gigatile.models.load import load_model
 from gigatile.models.model import LoadedModel
 from gigatile.models.values import check_dtype
@@ -193,7 +193,7 @@ def _check_scope(mask: str, roi: object) -> None:
 
 def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int, budget: int) -> Trial:
     """Call the model once, after a small call has shown that the large one will not burst the budget."""
-    free = budget - resident_bytes()
+    free = budget - base_bytes()
     floor = batch * channels * tile[0] * tile[1] * 4
     small = (tile[0] // 256 * 64, tile[1] // 256 * 64)
     if min(small) and not model.model.calls_once and model.model.fixed_tile is None:
@@ -202,7 +202,7 @@ def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int,
     if floor > free:
         raise MemoryRefused(
             "memory",
-            expected=f"about {format_bytes(floor + resident_bytes())} for a batch of tiles {tile[0]} x {tile[1]}",
+            expected=f"about {format_bytes(floor + base_bytes())} for a batch of tiles {tile[0]} x {tile[1]}",
             found=format_bytes(budget),
             fix=_smaller_tile(tile, free / floor),
         )
@@ -254,7 +254,7 @@ def _demand(draft: Plan, block: tuple[int, int]) -> Demand:
         rule=draft.rule,
         trial=draft.trial,
         batch=draft.batch,
-        base_bytes=resident_bytes(),
+        base_bytes=base_bytes(),
         passes=draft.passes,
     )
 

@@ -1,0 +1,112 @@
+"""Who does the work: threads here, processes here, or a cluster; opened once, whatever the number of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from gigatile.errors import UsageError
+from gigatile.executors.executor import Callbacks, Work
+from gigatile.executors.threads import ThreadExecutor
+from gigatile.plans.build import fitted, limited
+from gigatile.plans.plan import Plan
+
+Kind = Literal["threads", "processes", "cluster"]
+
+
+@dataclass
+class Carrier:
+    """Fits plans to its workers, and has them do work."""
+
+    kind: Kind
+    workers: int | None
+    """How many were asked for; None: as fits."""
+    client: Any = None
+    """Of a cluster that was there before."""
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _started: Any = None
+
+    def fit(self, plan: Plan) -> Plan:
+        """The plan with lanes and caches for these workers.
+
+        Raises
+        ------
+        MemoryRefused
+            The budget cannot hold it, or is above what a worker may use.
+        """
+        if self.kind != "cluster":
+            return fitted(plan, self.kind, self._wanted(plan))
+        from gigatile.executors.clusters import worker_limits
+
+        limits = worker_limits(self.client)
+        known = [limit for limit in limits if limit]
+        if known:
+            plan = limited(plan, min(known), "a worker of the cluster")
+        return fitted(plan, "cluster", max(len(limits), 1))
+
+    def carry(self, work: Work, plan: Plan, callbacks: Callbacks) -> None:
+        """Do the work; processes are started only now, for the first that is not finished yet.
+
+        Parameters
+        ----------
+        work : Work
+        plan : Plan
+            A plan that was fitted here: it says how many lanes or processes there are.
+        callbacks : Callbacks
+        """
+        if work.finished:
+            return
+        if self.kind == "threads":
+            ThreadExecutor(plan.memory.lanes).run(work, callbacks)
+            return
+        from gigatile.executors.clusters import local_cluster, visible_devices
+        from gigatile.executors.dask import DaskExecutor
+
+        if self._started is None:
+            client = self.client
+            if client is None:
+                devices = visible_devices() if plan.model.model.device == "cuda" else ()
+                client = self._stack.enter_context(local_cluster(plan.memory.processes, devices))
+            self._started = DaskExecutor(client)
+        self._started.run(work, callbacks)
+
+    def _wanted(self, plan: Plan) -> int | None:
+        """One process a device, where the model runs on devices."""
+        if self.workers is None and self.kind == "processes" and plan.model.model.device == "cuda":
+            from gigatile.executors.clusters import visible_devices
+
+            return len(visible_devices()) or None
+        return self.workers
+
+
+@contextmanager
+def open_carrier(executor: str | Path | Any, workers: int | None) -> Iterator[Carrier]:
+    """The carrier of an executor.
+
+    Parameters
+    ----------
+    executor : {"threads", "processes", "tcp://HOST:PORT", "tls://HOST:PORT"}, Path or distributed.Client
+        A path is a scheduler file.
+    workers : int, optional
+        Blocks worked on at the same time; a cluster has as many as it has.
+
+    Raises
+    ------
+    UsageError
+        There is no such executor, or nobody answers there.
+    """
+    if executor in ("threads", "processes"):
+        with ExitStack() as stack:
+            yield Carrier(executor, workers, _stack=stack)
+        return
+    if isinstance(executor, str) and not executor.startswith(("tcp://", "tls://")):
+        raise UsageError(
+            "executor", expected="threads, processes, tcp://HOST:PORT or tls://HOST:PORT", found=repr(executor)
+        )
+    from gigatile.executors.clusters import existing_cluster
+
+    with existing_cluster(executor) as client:
+        yield Carrier("cluster", workers, client)

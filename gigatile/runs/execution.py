@@ -1,0 +1,339 @@
+"""One image's run as work: the prediction, then each level of its pyramid, then the marks that say so.
+
+::
+
+    begin ──▶ phase 0: prediction ──▶ phase 1: pyramid level 1 ──▶ ... ──▶ conclude
+              a queue of blocks        once all of phase 0 is there
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from gigatile.engine.block import BlockKey, BlockRecord, failed_record
+from gigatile.errors import StorageError
+from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunStarted, ignore
+from gigatile.executors.executor import Failure, Job, Outcome, Task
+from gigatile.executors.queue import Deaths, Policy, Queue, poison
+from gigatile.images.image import DEFAULT_CACHE_BYTES
+from gigatile.models.shipping import Shipment, ship
+from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
+from gigatile.plans.plan import Plan
+from gigatile.runs.directory import RunDirectory
+from gigatile.runs.job import BlockJob
+from gigatile.runs.ledger import LedgerReader, LedgerState, LedgerWriter, missing_shards
+from gigatile.runs.status import seam_map, totals
+from gigatile.runs.versions import versions
+
+
+@dataclass(frozen=True)
+class How:
+    """How a run goes; none of it changes values."""
+
+    ships: bool = False
+    """Whether its workers may lack the model's files."""
+    retry_failed: bool = False
+    """Whether failed blocks are done again."""
+    policy: Policy = field(default_factory=Policy)
+    on_event: OnEvent = ignore
+    clock: Callable[[], float] = time.monotonic
+
+
+class RunWork:
+    """What is left to do in one run directory, which is ours; see `Work`.
+
+    Memory bound
+    ------------
+    About 20 bytes a block: what the ledger says of it, and whether it is to be done.
+    """
+
+    def __init__(self, plan: Plan, directory: RunDirectory, how: How) -> None:
+        self.plan, self.directory, self._how = plan, directory, how
+        self._grids = tuple(layout.grid for layout in plan.layouts)
+        self._reader = LedgerReader(directory.ledger, self._grids)
+        self._ledger = LedgerWriter(directory.ledger)
+        self._token = secrets.token_hex(8)
+        self._queue: Queue[BlockKey] | None = None
+        self._job: BlockJob | None = None
+        self._level = -1
+        self.failed = 0
+        """Blocks that are recorded as failed, once the run is over."""
+
+    def begin(self, *, new: bool) -> None:
+        """Leave nothing of dead writers, write what describes the run (``run.json`` before all else), and find out
+        what is missing."""
+        if new:
+            self._write_run_json(LedgerState(self._grids), complete=False)
+        self.directory.store.remove_leftovers()
+        create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
+        state = self._reader.refresh()
+        if self._how.retry_failed:
+            state = self._forgotten(state)
+        self._pending = [self._pending_of(state, level) for level in range(len(self._grids))]
+        if any(todo.any() for todo in self._pending):
+            self._reopen(state)
+        shipment = self._shipped() if self._how.ships and any(todo.any() for todo in self._pending) else None
+        self._job = BlockJob(self.plan, self.directory, self._pending[0], self._token, shipment)
+        blocks = self.plan.blocks.count
+        self._how.on_event(
+            RunStarted(
+                directory=self.directory.name,
+                blocks=blocks,
+                finished=blocks - int(self._pending[0].sum()),
+                pixels=self.plan.grid.shape[0] * self.plan.grid.shape[1],
+                lanes=self.plan.memory.lanes,
+                budget_bytes=self.plan.memory.budget_bytes,
+            )
+        )
+        self._next_phase(state)
+
+    @property
+    def name(self) -> str:
+        """Of this run among those of a cohort: the token of its tasks."""
+        return self._token
+
+    @property
+    def finished(self) -> bool:
+        """See `Work.finished`."""
+        return self._level >= len(self._grids)
+
+    @property
+    def in_flight(self) -> int:
+        """Tasks handed out and not heard of."""
+        return 0 if self._queue is None else self._queue.in_flight
+
+    def job(self, token: str) -> Job[BlockKey]:
+        """See `Work.job`."""
+        assert self._job is not None and token == self._token
+        return self._job
+
+    def take(self, worker: str, *, idle: bool) -> Task[BlockKey] | None:
+        """See `Work.take`."""
+        return None if self._queue is None else self._queue.take(worker, idle=idle)
+
+    def done(self, task: Task[BlockKey], worker: str, outcome: Outcome) -> None:
+        """See `Work.done`."""
+        if self._queue is None:
+            return
+        counts = self._queue.matters(task)
+        given_up = self._queue.done(task, worker, outcome.failures)
+        if counts:
+            for record in outcome.results:
+                self._tell(record)
+        self._give_up(given_up)
+        self._advance()
+
+    def lost(self, task: Task[BlockKey], worker: str) -> None:
+        """See `Work.lost`: the ledger knows what the worker had begun, and what it had finished."""
+        if self._queue is None:
+            return
+        state = self._reader.refresh()
+        suspects = state.suspects()
+        begun = [key for key in task.keys if key in suspects]
+        finished = [key for key in task.keys if not state.pending(key.level)[key.row, key.col]]
+        counts = self._queue.matters(task)
+        given_up = self._queue.lost(task, worker, begun, finished)
+        for key in finished if counts else ():
+            layout = self.plan.layouts[key.level]
+            self._tell(BlockRecord(key, "done", layout.region(key.row, key.col).pixels))
+        self._give_up(given_up)
+        self._advance()
+
+    def given_back(self, task: Task[BlockKey], worker: str) -> None:
+        """See `Work.given_back`."""
+        if self._queue is not None:
+            self._queue.given_back(task, worker)
+
+    def matters(self, task: Task[BlockKey]) -> bool:
+        """See `Work.matters`."""
+        return self._queue is not None and self._queue.matters(task)
+
+    def close(self) -> None:
+        """Let go of the ledger and of the cache."""
+        self._ledger.close()
+        if self._job is not None:
+            self._job.close()
+        # What the cache holds is of no use to whoever keeps the plan.
+        self.plan.image.use_cache(DEFAULT_CACHE_BYTES, None)
+
+    def _advance(self) -> None:
+        if self._queue is not None and self._queue.finished:
+            state = self._reader.refresh()
+            self._check_there(state)
+            self._next_phase(state)
+
+    def _next_phase(self, state: LedgerState) -> None:
+        """The first level from here on in which something is to be done; the end, if there is none or one failed."""
+        self._queue = None
+        while not self.finished:
+            if self._level >= 0:
+                self.failed = int(state.failed(self._level).sum())
+            self._level += 1
+            if self.failed or self.finished:
+                self._conclude(state)
+                return
+            todo = self._pending[self._level]
+            if todo.any():
+                self._queue = self._queued(todo, state)
+                phase: Literal["predict", "pyramid"] = "pyramid" if self._level else "predict"
+                self._how.on_event(PhaseStarted(phase, int(todo.sum())))
+                self._give_up_poison(state)
+                if self._level:
+                    # The image is not read any more.
+                    self.plan.image.use_cache(DEFAULT_CACHE_BYTES, None)
+                self._advance()
+                return
+
+    def _queued(self, todo: npt.NDArray[np.bool_], state: LedgerState) -> Queue[BlockKey]:
+        deaths = {
+            key: Deaths(suspicion.deaths, suspicion.alone)
+            for key, suspicion in state.suspects().items()
+            if key.level == self._level and todo[key.row, key.col]
+        }
+        self._poisonous = {key: d for key, d in deaths.items() if d.alone >= self._how.policy.deaths}
+        for key in self._poisonous:
+            todo[key.row, key.col] = False
+            del deaths[key]
+        return Queue(Keys(self._level, todo), self._token, self._how.policy, self._how.clock, deaths)
+
+    def _give_up_poison(self, state: LedgerState) -> None:
+        """What earlier runs died of too often, in this process or on workers."""
+        self._give_up([poison(key, deaths) for key, deaths in self._poisonous.items()])
+
+    def _conclude(self, state: LedgerState) -> None:
+        self._level = len(self._grids)
+        if not self.failed:
+            mark_complete(self.directory.prediction)
+            self.directory.store.remove_leftovers()
+        self._write_run_json(state, complete=not self.failed)
+        self._how.on_event(RunEnded(complete=not self.failed, failed=self.failed))
+
+    def _tell(self, record: BlockRecord) -> None:
+        self._how.on_event(
+            BlockFinished(
+                phase="pyramid" if record.block.level else "predict",
+                block=str(record.block),
+                status=record.status,
+                pixels=record.pixels,
+                seconds=record.seconds,
+                peak_rss_bytes=record.peak_rss_bytes,
+                error=record.error,
+            )
+        )
+
+    def _give_up(self, failures: Sequence[Failure]) -> None:
+        """Record blocks as failed, for good."""
+        records = [failed_record(self.plan, failure.key, failure.error) for failure in failures]
+        if records:
+            self._ledger.append(records)
+        for record in records:
+            self._tell(record)
+
+    def _pending_of(self, state: LedgerState, level: int) -> npt.NDArray[np.bool_]:
+        """Blocks without a record, or whose shard is not what its record says."""
+        missing = missing_shards(state, level, self.plan.layouts[level], self.directory.prediction)
+        return state.pending(level) | missing
+
+    def _check_there(self, state: LedgerState) -> None:
+        """See that what was reported is there.
+
+        Raises
+        ------
+        StorageError
+            Workers said that blocks were done of which nothing is to be seen here.
+        """
+        missing = int(self._pending_of(state, self._level).sum())
+        if missing:
+            raise StorageError(
+                self.directory.name,
+                expected=f"a record and a shard of every block of level {self._level}",
+                found=f"none of {missing} blocks that were done",
+                fix="See that all workers reach this directory under the same path, then run the same command again.",
+            )
+
+    def _forgotten(self, state: LedgerState) -> LedgerState:
+        """Make failed blocks pending again; what they fail with next is what counts then."""
+        keys = [
+            BlockKey(level, int(row), int(col))
+            for level in range(len(self._grids))
+            for row, col in np.argwhere(state.failed(level))
+        ]
+        for key, identities in self._reader.identities(keys).items():
+            self._ledger.revoke(key, identities, "retried")
+        return self._reader.refresh() if keys else state
+
+    def _reopen(self, state: LedgerState) -> None:
+        """Take back the marks of completeness of a run in which something has to be done again."""
+        if is_complete(self.directory.prediction):
+            self.directory.prediction.delete("zarr.json")
+            create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
+        self._write_run_json(state, complete=False)
+
+    def _shipped(self) -> Shipment | None:
+        model = self.plan.model.model
+        return ship(model.files, model.digest, self.directory.store.below("models")) if model.files else None
+
+    def _write_run_json(self, state: LedgerState, *, complete: bool) -> None:
+        plan, model = self.plan, self.plan.model.model
+        statistics = plan.model.values.statistics
+        source_units = plan.image.levels[plan.image.level].unit_count
+        self.directory.write(
+            {
+                "complete": complete,
+                "token": self._token,
+                "fingerprint": plan.fingerprint,
+                "plan": plan.describe(),
+                "summary": plan.to_json(),
+                "input": {"path": plan.image.info.path, **plan.image.source.identity()},
+                "model": {"name": model.name, "sha256": model.digest},
+                "layout": {
+                    "block": list(plan.block),
+                    "chunk": list(plan.chunk),
+                    "levels": len(plan.layouts),
+                    "blocks": plan.blocks.count,
+                    "grid": list(plan.blocks.grid),
+                    "grids": [list(grid) for grid in self._grids],
+                    "source_units": source_units,
+                },
+                "metadata": self.directory.metadata_digests(),
+                "statistics": None if statistics is None else statistics.to_json(),
+                "versions": versions(),
+                "seam_map": seam_map(state, plan.blocks.grid),
+                **totals(state, plan.tiling.tile_yx, source_units, exact=plan.choice.exact),
+            }
+        )
+
+
+class Keys(Sequence[BlockKey]):
+    """The blocks of a level that are to be done, in row-major order.
+
+    Memory bound
+    ------------
+    Eight bytes a block.
+    """
+
+    def __init__(self, level: int, todo: npt.NDArray[np.bool_]) -> None:
+        self._level, self._cols = level, todo.shape[1]
+        self._flat = np.flatnonzero(todo)
+
+    def __len__(self) -> int:
+        return len(self._flat)
+
+    @overload
+    def __getitem__(self, index: int) -> BlockKey: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[BlockKey]: ...
+
+    def __getitem__(self, index: int | slice) -> BlockKey | Sequence[BlockKey]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row, col = divmod(int(self._flat[index]), self._cols)
+        return BlockKey(self._level, row, col)
