@@ -1,50 +1,55 @@
-"""The run directory: whose it is, what it holds, and who is working in it.
+"""The run directory: whose it is, what it holds, and who is working in it; on a disk or in a bucket.
 
 ::
 
     DIR/run.json            the plan, its fingerprint, totals, complete or not
         prediction.zarr/    the result
-        ledger/             one record a block
+        ledger/             what happened to each block
         lock                held by the live run
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
+from os import PathLike, fspath
 from typing import Any
 
 from gigatile.errors import RunRefused
-from gigatile.outputs.files import storage_error, write_atomically
+from gigatile.storage.store import Store, open_store
+
+RUN_JSON, PREDICTION, LEDGER, LOCK = "run.json", "prediction.zarr", "ledger", "lock"
 
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """Paths of one run, and the guards around them."""
+    """One run's part of a store, and the guards around it."""
 
-    path: Path
+    store: Store
+
+    @classmethod
+    def at(cls, place: str | PathLike[str], *, durable: bool = True) -> RunDirectory:
+        """The run directory at a path or URL, which need not be there yet; see `open_store`."""
+        return cls(open_store(fspath(place), durable=durable))
 
     @property
-    def run_json(self) -> Path:
-        """The plan and its totals."""
-        return self.path / "run.json"
+    def name(self) -> str:
+        """A path or URL without secrets: how messages name it."""
+        return self.store.name
 
     @property
-    def prediction(self) -> Path:
+    def prediction(self) -> Store:
         """The result."""
-        return self.path / "prediction.zarr"
+        return self.store.below(PREDICTION)
 
     @property
-    def ledger(self) -> Path:
-        """The folder of the ledger's segments."""
-        return self.path / "ledger"
+    def ledger(self) -> Store:
+        """The segments of the ledger."""
+        return self.store.below(LEDGER)
 
     def read(self) -> dict[str, Any] | None:
         """What ``run.json`` says; None where there is no run yet.
@@ -52,57 +57,54 @@ class RunDirectory:
         Raises
         ------
         RunRefused
-            The directory holds something else, or the file is no JSON.
+            The directory holds something else, or the file is no JSON of a run.
         """
-        if not self.run_json.exists():
+        content = self.store.read(RUN_JSON)
+        if content is None:
             self._refuse_foreign()
             return None
+        where = self.store.where(RUN_JSON)
         try:
-            document = json.loads(self.run_json.read_text())
+            document = json.loads(content)
         except ValueError as error:
             raise RunRefused(
-                str(self.run_json), expected="the JSON of a run", found=str(error), fix="Choose another DIR."
+                where, expected="the JSON of a run", found=str(error), fix="Choose another DIR."
             ) from error
         if not isinstance(document, dict) or "fingerprint" not in document:
-            raise RunRefused(str(self.run_json), expected="the JSON of a run", found="something else")
+            raise RunRefused(where, expected="the JSON of a run", found="something else", fix="Choose another DIR.")
         return document
 
     def write(self, document: dict[str, Any]) -> None:
         """Replace ``run.json`` at once."""
-        write_atomically(self.run_json, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
+        self.store.write(RUN_JSON, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
 
     def metadata_digests(self) -> dict[str, str]:
-        """sha256 of each ``zarr.json`` of the result, by its path below ``prediction.zarr``.
+        """sha256 of each ``zarr.json`` of the result, by its key below ``prediction.zarr``.
 
         The mark of completeness is left out: it is set before ``run.json`` says the same, and a crash may come between.
         """
-        files = [self.prediction / "zarr.json", *sorted(self.prediction.glob("*/zarr.json"))]
-        marked, unmarked = b'"complete": true', b'"complete": false'
-        return {
-            path.relative_to(self.prediction).as_posix(): hashlib.sha256(
-                path.read_bytes().replace(marked, unmarked)
-            ).hexdigest()
-            for path in files
-            if path.is_file()
-        }
+        found: dict[str, str] = {}
+        prediction, marked, unmarked = self.prediction, b'"complete": true', b'"complete": false'
+        # By name, not by listing: there may be a million shards between them. Levels have no gaps.
+        for key in self._metadata_keys():
+            content = prediction.read(key)
+            if content is not None:
+                found[key] = hashlib.sha256(content.replace(marked, unmarked)).hexdigest()
+        return found
 
     def clear(self) -> None:
         """Delete what runs write here, up to the ``run.json``, which the next run replaces and which says meanwhile
         whose directory this is; only in a directory that has one."""
-        if not self.run_json.exists():
+        if self.store.size(RUN_JSON) is None:
             self._refuse_foreign()
             return
         # The ledger first: nothing is claimed any more when the first shard goes.
-        try:
-            for path in (self.ledger, self.prediction):
-                if path.exists():
-                    shutil.rmtree(path)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
+        self.store.delete_tree(f"{LEDGER}/")
+        self.store.delete_tree(f"{PREDICTION}/")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for this process; the kernel lets go of it when the process dies, however.
+        """Hold the directory for this process.
 
         Raises
         ------
@@ -112,39 +114,32 @@ class RunDirectory:
             It cannot be created.
         """
         self._refuse_foreign()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise storage_error(self.path, error) from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.read(descriptor, 200).decode(errors="replace").strip()
-                raise RunRefused(
-                    str(self.path),
-                    expected="a directory in which no other run works",
-                    found=f"a live run ({owner or 'unknown owner'})",
-                    fix="Wait for it, stop it, or choose another -o DIR.",
-                ) from None
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        with self.store.lock(LOCK):
             yield
-        finally:
-            os.close(descriptor)
+
+    def _metadata_keys(self) -> Iterator[str]:
+        """The group's document and those of the levels up to the first two that are missing: one may be lost."""
+        yield "zarr.json"
+        level = missing = 0
+        while missing < 2:
+            key = f"{level}/zarr.json"
+            missing = 0 if self.prediction.size(key) is not None else missing + 1
+            yield key
+            level += 1
 
     def _refuse_foreign(self) -> None:
-        if self.path.exists() and not self.path.is_dir():
-            raise RunRefused(str(self.path), expected="a directory", found="a file")
-        if not self.path.is_dir() or self.run_json.exists():
+        place = self.store.local
+        if place is not None and place.exists() and not place.is_dir():
+            raise RunRefused(self.name, expected="a directory", found="a file", fix="Choose another -o DIR.")
+        if self.store.size(RUN_JSON) is not None:
             return
-        # run.json is the first file that a run writes, and nothing deletes it.
-        others = sorted(p.name for p in self.path.iterdir() if p.name != "lock" and not p.name.endswith(".tmp"))
-        if others:
+        # run.json is the first object that a run writes, and nothing deletes it.
+        others = (entry.key for entry in self.store.entries() if entry.key != LOCK)
+        first = sorted(islice(others, 4))  # of perhaps a million
+        if first:
             raise RunRefused(
-                str(self.path),
+                self.name,
                 expected="an empty directory or one of a gigatile run",
-                found=f"no run.json, but {', '.join(others[:3])}{' ...' if len(others) > 3 else ''}",
+                found=f"no run.json, but {', '.join(first[:3])}{' ...' if len(first) > 3 else ''}",
                 fix="Choose another -o DIR; nothing was changed.",
             )

@@ -1,168 +1,113 @@
-"""What happened to each block, in files that survive whatever happens to the processes that write them.
+"""What happened to each block, in logs that survive whatever happens to the processes that write them.
 
-One segment a writing process, append-only; a line is ``crc32 of the rest, in hex``, a blank, and JSON. A torn last
-line fails its CRC and is dropped. The state of a block is a function of the *set* of its records, so the order of
-segments and clocks do not matter: a finished record counts unless a ``damaged`` or ``retried`` record revokes it by
-its id, and a failed one counts only where nothing finished.
+::
+
+    LedgerWriter ──append──▶ segments (one log a process; lines.py) ──▶ LedgerReader ──▶ LedgerState (arrays)
+                                  ▲ compact: in buckets, where a log is many small objects
+
+The state of a block is a function of the *set* of lines; see `gigatile.runs.ledger_state`.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import secrets
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from threading import Lock
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Literal
 
 from gigatile.engine.block import BlockKey, BlockRecord
-from gigatile.outputs.files import storage_error, sync_directory
+from gigatile.runs.attempts import Suspicion
+from gigatile.runs.compaction import compact
+from gigatile.runs.ledger_reader import LedgerReader
+from gigatile.runs.ledger_state import DONE, EMPTY, FAILED, LARGEST_MAP, PENDING, LedgerState
+from gigatile.runs.lines import Damaged, Released, Retried, Started, framed, line_of_record, new_identity
+from gigatile.runs.totals import Totals
+from gigatile.storage.store import Store
+
+__all__ = [
+    "DONE",
+    "EMPTY",
+    "FAILED",
+    "LARGEST_MAP",
+    "PENDING",
+    "LedgerReader",
+    "LedgerState",
+    "LedgerWriter",
+    "Suspicion",
+    "Totals",
+    "compact",
+]
+
+Why = Literal["damaged", "retried"]
+_REVOKED_TOGETHER = 1_000
 
 
-@dataclass(slots=True)
-class LedgerState:
-    """What the records say, all together. A monoid: `add` in any order."""
+class LedgerWriter:
+    """This process's log in a ledger; begun with the first line. For any number of threads.
 
-    finished: dict[BlockKey, dict[BlockRecordId, BlockRecord]] = field(default_factory=dict)
-    failed: dict[BlockKey, dict[BlockRecordId, BlockRecord]] = field(default_factory=dict)
-    revoked: set[str] = field(default_factory=set)
-    dropped: int = 0
-    """Lines whose CRC did not match."""
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """Take one record into account."""
-        if entry["status"] in ("damaged", "retried"):
-            self.revoked.update(entry["revokes"])
-            return
-        key = BlockKey.parse(entry["block"])
-        fields = {name: value for name, value in entry.items() if name not in ("id", "block")}
-        record = BlockRecord(block=key, **fields)
-        kept = self.failed if record.status == "failed" else self.finished
-        kept.setdefault(key, {})[entry["id"]] = record
-
-    def record(self, key: BlockKey) -> BlockRecord | None:
-        """The record that counts for a block; None: still to do."""
-        for kept in (self.finished, self.failed):
-            standing = [identity for identity in kept.get(key, {}) if identity not in self.revoked]
-            if standing:
-                return kept[key][min(standing)]
-        return None
-
-    def records(self, level: int | None = None) -> Iterator[BlockRecord]:
-        """The records that count, of one level or of all."""
-        for key in sorted({*self.finished, *self.failed}):
-            if level is None or key.level == level:
-                record = self.record(key)
-                if record is not None:
-                    yield record
-
-    def identities(self, key: BlockKey) -> list[str]:
-        """Ids of the records of a block."""
-        return sorted({**self.finished.get(key, {}), **self.failed.get(key, {})})
-
-
-BlockRecordId = str
-
-
-class Ledger:
-    """The ledger of one run directory, and this process's segment of it.
+    It can be pickled: the copy begins a log of its own.
 
     Memory bound
     ------------
-    Appending holds one record; reading holds one record a block.
+    The lines of one call.
+
+    Parameters
+    ----------
+    store : Store
+        The folder of the segments.
     """
 
-    def __init__(self, directory: Path, *, durable: bool) -> None:
-        self._directory, self._durable = directory, durable
-        self._lock = Lock()
-        self._descriptor: int | None = None
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._journal = store.journal("", f"{os.uname().nodename}-{os.getpid()}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self._directory, self._durable)
+        return LedgerWriter, (self._store,)
 
-    def close(self) -> None:
-        """Let go of the segment; a later record begins another."""
-        with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
-
-    def __del__(self) -> None:
-        # On workers nobody knows when the last block of a run was done.
-        self.close()
-
-    def append(self, record: BlockRecord) -> None:
-        """Record a block; with `durable`, on disk when this returns.
+    def append(self, records: Sequence[BlockRecord]) -> None:
+        """Record blocks; with a durable store they are on disk when this returns.
 
         Raises
         ------
         StorageError
-            The segment cannot be written.
+            Some of them may not have been recorded.
         """
-        values = {name: getattr(record, name) for name in BlockRecord.__slots__}
-        self._write({**values, "block": str(record.block), "id": secrets.token_hex(6)})
+        if records:
+            self._journal.append(b"".join([line_of_record(record) for record in records]))
 
-    def revoke(self, key: BlockKey, identities: list[str], why: Literal["damaged", "retried"]) -> None:
-        """Declare records of a block void: its shard is not what they say, or what failed is tried again."""
-        self._write({"block": str(key), "status": why, "revokes": identities, "id": secrets.token_hex(6)})
+    def started(self, blocks: Sequence[BlockKey], *, alone: bool) -> str:
+        """Note that work at blocks begins; returns the attempt's id, which their records shall bear.
 
-    def read(self) -> LedgerState:
-        """All segments together."""
-        state = LedgerState()
-        for segment in sorted(self._directory.glob("*.jsonl")):
-            with segment.open("rb") as file:
-                for line in file:
-                    entry = _parse(line)
-                    if entry is None:
-                        state.dropped += 1
-                    else:
-                        state.add(entry)
-        return state
+        Parameters
+        ----------
+        blocks : sequence of BlockKey
+        alone : bool
+            Whether this process does nothing else meanwhile, so that they alone can be to blame for its death.
+        """
+        attempt = new_identity()
+        self._journal.note(framed(Started(attempt, [str(key) for key in blocks], alone)))
+        return attempt
 
-    def _write(self, entry: dict[str, Any]) -> None:
-        body = json.dumps(entry, sort_keys=True, separators=(",", ":")).encode()
-        line = b"%08x %s\n" % (zlib.crc32(body), body)
-        try:
-            with self._lock:
-                if self._descriptor is None:
-                    self._descriptor = self._open()
-                # One write call a record: a record is torn only by a crash or a full disk, never by a thread.
-                if os.write(self._descriptor, line) < len(line):
-                    self._abandon_segment()
-                if self._durable:
-                    os.fsync(self._descriptor)
-        except OSError as error:
-            raise storage_error(self._directory, error) from error
+    def released(self, attempt: str) -> None:
+        """Note that an attempt is over without a record of each of its blocks, and that nobody died of it."""
+        self._journal.note(framed(Released(new_identity(), attempt)))
 
-    def _abandon_segment(self) -> None:
-        """After a torn record nothing more may follow it: the next record begins a segment of its own."""
-        assert self._descriptor is not None
-        os.close(self._descriptor)
-        self._descriptor = None
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def revoke(self, key: BlockKey, identities: Sequence[str], why: Why) -> None:
+        """Declare records of a block void: its shard is not what they say, or what failed is tried again.
 
-    def _open(self) -> int:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-        path = self._directory / name
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        if self._durable:
-            sync_directory(self._directory)
-        return descriptor
+        `LedgerReader.identities` knows them; attempts count from anew, too.
+        """
+        kind = Damaged if why == "damaged" else Retried
+        self._journal.append(framed(kind(new_identity(), list(identities), str(key))))
 
+    def revoke_all(self, identities: Iterable[tuple[BlockKey, str]], why: Why) -> int:
+        """Declare many void, as `LedgerReader.identities` gives them; returns how many there were."""
+        kind, rest, count = Damaged if why == "damaged" else Retried, iter(identities), 0
+        while some := list(islice(rest, _REVOKED_TOGETHER)):
+            self._journal.append(b"".join(framed(kind(new_identity(), [identity], str(key))) for key, identity in some))
+            count += len(some)
+        return count
 
-def _rebuild(directory: Path, durable: bool) -> Ledger:
-    return Ledger(directory, durable=durable)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """The record of a line, or None where the line is torn or damaged."""
-    checksum, _, body = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(body):
-        return None
-    entry: dict[str, Any] = json.loads(body)
-    return entry
+    def close(self) -> None:
+        """Let go of the log; what is appended later begins another."""
+        self._journal.close()

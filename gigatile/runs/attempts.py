@@ -1,0 +1,100 @@
+"""Who was at which block when a process died: attempts that began, and never came to an end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gigatile.runs.lines import Identities, Integers
+
+_PRUNED_FROM = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What speaks against a block."""
+
+    deaths: int
+    """Attempts that ended neither with a record of it, nor by being given up."""
+    alone: int
+    """Those of them in which nothing else was being done, so that nothing else can be to blame."""
+
+
+class Attempts:
+    """Attempts at blocks. A function of the set of what was said, in any order, any number of times.
+
+    Memory bound
+    ------------
+    25 bytes for each block of each attempt, of blocks that have no standing record; and up to 65,536 more.
+    """
+
+    def __init__(self) -> None:
+        self._begun, self._ended = _Pairs(), _Pairs()
+        self._released: set[int] = set()
+
+    def begin(self, attempt: int, places: Integers, *, alone: bool) -> None:
+        """An attempt at blocks, by their numbers, shape (n,)."""
+        self._begun.add(attempt, places, alone=alone)
+
+    def end(self, attempt: int, place: int) -> None:
+        """It came to a record of that block, though it does not stand."""
+        self._ended.add(attempt, np.array([place], np.int64), alone=False)
+
+    def release(self, attempt: int) -> None:
+        """It was given up, and nobody died."""
+        self._released.add(attempt)
+
+    def prune(self, pending: npt.NDArray[np.bool_], *, at_once: bool) -> None:
+        """Forget what is settled: blocks that have a record; `pending` has shape (blocks,)."""
+        for pairs in (self._begun, self._ended):
+            if at_once or pairs.count > pairs.limit:
+                pairs.prune(pending)
+
+    def suspects(self, pending: npt.NDArray[np.bool_], revoked: Identities) -> dict[int, Suspicion]:
+        """What speaks against each block without a record, by its number."""
+        self.prune(pending, at_once=True)
+        ended = set(self._ended.rows())
+        void = {*self._released, *revoked.tolist()} if self._begun.count else set()
+        found: dict[int, list[int]] = {}
+        # Together, so that an attempt that was read twice counts once.
+        together = {(attempt, place): alone for attempt, place, alone in self._begun.flagged()}
+        for (attempt, place), alone in together.items():
+            if attempt not in void and (attempt, place) not in ended:
+                counts = found.setdefault(place, [0, 0])
+                counts[0] += 1
+                counts[1] += alone
+        return {place: Suspicion(*found[place]) for place in sorted(found)}
+
+
+class _Pairs:
+    """Columns of attempts and blocks."""
+
+    def __init__(self) -> None:
+        self.count, self.limit = 0, _PRUNED_FROM
+        self._parts: list[tuple[Identities, Integers, npt.NDArray[np.bool_]]] = []
+
+    def add(self, attempt: int, places: Integers, *, alone: bool) -> None:
+        size = len(places)
+        self._parts.append((np.full(size, attempt, np.uint64), places, np.full(size, alone)))
+        self.count += size
+
+    def prune(self, pending: npt.NDArray[np.bool_]) -> None:
+        if not self._parts:
+            return
+        attempts, places, alone = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        kept = pending[places]
+        self._parts = [(attempts[kept], places[kept], alone[kept])]
+        self.count = int(kept.sum())
+        # Doubled, so that pruning costs no more than adding.
+        self.limit = _PRUNED_FROM + 2 * self.count
+
+    def rows(self) -> Iterable[tuple[int, int]]:
+        for attempts, places, _ in self._parts:
+            yield from zip(attempts.tolist(), places.tolist(), strict=True)
+
+    def flagged(self) -> Iterable[tuple[int, int, bool]]:
+        for part in self._parts:
+            yield from zip(*(column.tolist() for column in part), strict=True)

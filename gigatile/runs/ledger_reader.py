@@ -1,0 +1,262 @@
+"""Reading a ledger: all of it once, then only what is new."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.errors import StorageError
+from gigatile.runs.ledger_state import LedgerState
+from gigatile.runs.lines import (
+    Finished,
+    Grid,
+    Identities,
+    Integers,
+    Started,
+    identity_numbers,
+    parse_line,
+    parse_lines,
+    record_of_line,
+)
+from gigatile.storage.store import Store
+
+PIECE_BYTES = 1 << 22
+READS_AHEAD = 16
+"""Of a bucket, whose segments are many and small."""
+SETTLED_TOGETHER = 1 << 15
+"""Blocks of which all records are held at once."""
+_LOOKS = 5
+"""Times that a ledger is listed again because segments vanished: a compaction takes seconds."""
+
+_BLOCK = re.compile(rb'"block"\s*:\s*"([^"\\]*)"').search
+
+
+class _Span(NamedTuple):
+    """Bytes ``[start, stop)`` of a segment."""
+
+    key: str
+    start: int
+    stop: int
+
+
+class LedgerReader:
+    """Reads the ledger of one run, for one thread; nothing that it does changes the ledger.
+
+    Memory bound
+    ------------
+    The state (17 bytes a block), a piece of 4 MiB and what its lines say (some 20 MB), `READS_AHEAD` pieces of a
+    bucket, and, where a block has several records, all records of up to `SETTLED_TOGETHER` blocks.
+
+    Parameters
+    ----------
+    store : Store
+        The folder of the segments.
+    grids : sequence of (int, int)
+        Rows and columns of blocks of each level, the prediction first.
+    """
+
+    def __init__(self, store: Store, grids: Sequence[Grid]) -> None:
+        self._store = store
+        self._state = LedgerState(grids)
+        self._read_to: dict[str, int] = {}
+        self._damaged: dict[str, int] = {}
+        self._torn: set[str] = set()
+
+    @property
+    def state(self) -> LedgerState:
+        """As of the last `refresh`."""
+        return self._state
+
+    def scan(self) -> LedgerState:
+        """Read all of it, as if for the first time."""
+        self._begin(LedgerState(self._state.grids))
+        return self.refresh()
+
+    def refresh(self) -> LedgerState:
+        """Read what is new since the last time; the same object, brought up to date.
+
+        A last line without an end is left for later: somebody may be writing it.
+
+        Raises
+        ------
+        StorageError
+            The ledger cannot be read.
+        """
+        for _ in range(_LOOKS):
+            try:
+                self._read_new()
+                if self._settle():
+                    return self._state
+            except FileNotFoundError:
+                continue  # compacted meanwhile: its lines are in another segment
+        raise StorageError(
+            self._store.name,
+            expected="segments that can be read",
+            found="segments that vanish",
+            fix="See that no other program works in this directory.",
+        )
+
+    def records(self, level: int | None = None) -> Iterator[BlockRecord]:
+        """The record that counts for each block, of one level or of all, in the order of the ledger."""
+        state = self._state
+        seen = np.zeros(state.blocks.count, bool)
+        bounds = slice(0, state.blocks.count) if level is None else state.blocks.slice(level)
+        for record, place in self._finished():
+            if bounds.start <= place < bounds.stop and not seen[place] and state.counts(record, place):
+                seen[place] = True
+                yield record_of_line(record)
+
+    def identities(self, keys: Iterable[BlockKey]) -> Iterator[tuple[BlockKey, str]]:
+        """The ids of everything that was said of some blocks and is not revoked: of records, and of attempts."""
+        state = self._state
+        wanted = np.zeros(state.blocks.count, bool)
+        names = (str(key) for key in keys)
+        while chunk := list(islice(names, 1 << 16)):
+            wanted[state.blocks.places(chunk)] = True
+        for lines in self._all_lines():
+            for line in parse_lines(lines)[0]:
+                if isinstance(line, Finished | Started):
+                    named = [line.block] if isinstance(line, Finished) else line.blocks
+                    places = state.blocks.places(named)
+                    hits = places[(places >= 0) & wanted[places]]
+                    if len(hits) and not _among(identity_numbers([line.id]), state.revoked):
+                        yield state.blocks.key(int(hits[0])), line.id
+
+    def digests(self, level: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+        """SHA-256 that the shard of each block of a level must have, zeros where there is none; shape (blocks, 32)."""
+        state = self._state
+        found = np.zeros((state.status(level).size, 32), np.uint8)
+        bounds = state.blocks.slice(level)
+        for record, place in self._finished():
+            inside = bounds.start <= place < bounds.stop and state.counts(record, place)
+            if inside and re.fullmatch("[0-9a-f]{64}", record.digest):
+                found[place - bounds.start] = np.frombuffer(bytes.fromhex(record.digest), np.uint8)
+        return found
+
+    def _begin(self, state: LedgerState) -> None:
+        self._state = state
+        self._read_to, self._damaged, self._torn = {}, {}, set()
+
+    def _read_new(self) -> None:
+        sizes = {entry.key: entry.nbytes for entry in self._store.entries()}
+        if any(sizes.get(key, 0 if self._store.local else end) < end for key, end in self._read_to.items()):
+            # Lines that were read are not there any more. (Those of a bucket were compacted into others.)
+            self._begin(LedgerState(self._state.grids))
+        self._read_to = {key: end for key, end in self._read_to.items() if key in sizes}
+        self._damaged = {key: count for key, count in self._damaged.items() if key in sizes}
+        self._torn = set()
+        spans = [_Span(key, self._read_to.get(key, 0), sizes[key]) for key in sorted(sizes)]
+        for span, lines, end in self._lines(spans):
+            found, dropped = parse_lines(lines)
+            dropped += self._state.absorb(found)
+            self._read_to[span.key] = end
+            self._damaged[span.key] = self._damaged.get(span.key, 0) + dropped
+        self._torn = {key for key, size in sizes.items() if self._read_to.get(key, 0) < size}
+        self._state.damaged_lines = sum(self._damaged.values())
+        self._state.torn_lines = len(self._torn)
+
+    def _settle(self) -> bool:
+        """Look again at the blocks that one record does not decide; False if everything must be read again."""
+        revoked_before = len(self._state.revoked)
+        while len(places := self._state.conclude()):
+            if len(places) > SETTLED_TOGETHER and len(self._state.revoked) > revoked_before:
+                # With the revocations known from the start most of them will be no question.
+                self._begin_again()
+                return False
+            for start in range(0, len(places), SETTLED_TOGETHER):
+                if not self._settle_some(places[start : start + SETTLED_TOGETHER]):
+                    self._begin(LedgerState(self._state.grids))
+                    return False
+        return True
+
+    def _begin_again(self) -> None:
+        state = self._state
+        state.clear()
+        self._begin(state)
+
+    def _settle_some(self, places: Integers) -> bool:
+        state = self._state
+        names = {str(state.blocks.key(place)).encode(): place for place in places.tolist()}
+        records: dict[int, dict[int, Finished]] = {place: {} for place in names.values()}
+        started: dict[int, list[Started]] = {place: [] for place in names.values()}
+        for lines in self._all_lines():
+            for line in lines:
+                named = _BLOCK(line)
+                if named is not None and named[1] not in names:
+                    continue
+                found = parse_line(line)
+                if isinstance(found, Finished) and found.block.encode() in names:
+                    identity = int(identity_numbers([found.id])[0])
+                    if identity:
+                        records[names[found.block.encode()]][identity] = found
+                elif isinstance(found, Started):
+                    for name in found.blocks:
+                        if name.encode() in names:
+                            started[names[name.encode()]].append(found)
+        return all(state.settle(place, records[place], started[place]) for place in records)
+
+    def _finished(self) -> Iterator[tuple[Finished, int]]:
+        """Every record that was read until now, whether it counts or not, with the number of its block."""
+        for lines in self._all_lines():
+            records = [line for line in parse_lines(lines)[0] if isinstance(line, Finished)]
+            places = self._state.blocks.places([record.block for record in records])
+            yield from ((record, place) for record, place in zip(records, places.tolist(), strict=True) if place >= 0)
+
+    def _all_lines(self) -> Iterator[list[bytes]]:
+        """The lines that were read until now."""
+        spans = [_Span(key, 0, end) for key, end in sorted(self._read_to.items())]
+        return (lines for _, lines, _ in self._lines(spans))
+
+    def _lines(self, spans: Sequence[_Span]) -> Iterator[tuple[_Span, list[bytes], int]]:
+        """Whole lines of segments, without their ends, and where in the segment they end."""
+        rest: list[bytes] = []
+        current, end = "", 0
+        for span, piece in self._pieces(spans):
+            if span.key != current:
+                current, end, rest = span.key, span.start, []
+            head, newline, tail = piece.rpartition(b"\n")
+            if not newline:
+                rest.append(piece)
+                continue
+            block = b"".join([*rest, head])
+            rest = [tail]
+            end += len(block) + 1
+            yield span, block.split(b"\n"), end
+
+    def _pieces(self, spans: Sequence[_Span]) -> Iterator[tuple[_Span, bytes]]:
+        """The bytes of segments, piece by piece and in order."""
+        cut = (
+            _Span(span.key, start, min(start + PIECE_BYTES, span.stop))
+            for span in spans
+            for start in range(span.start, span.stop, PIECE_BYTES)
+        )
+        if self._store.local is not None:
+            for span in cut:
+                yield span, self._read(span)
+            return
+        with ThreadPoolExecutor(READS_AHEAD, "gigatile-ledger") as pool:
+            waiting: deque[tuple[_Span, Future[bytes]]] = deque()
+            for span in cut:
+                waiting.append((span, pool.submit(self._read, span)))
+                if len(waiting) >= READS_AHEAD:
+                    span, future = waiting.popleft()
+                    yield span, future.result()
+            for span, future in waiting:
+                yield span, future.result()
+
+    def _read(self, span: _Span) -> bytes:
+        content = self._store.read_range(span.key, span.start, span.stop - span.start)
+        if len(content) < span.stop - span.start:
+            raise FileNotFoundError(span.key)  # cut off since it was listed
+        return content
+
+
+def _among(identities: Identities, revoked: Identities) -> bool:
+    return bool(np.isin(identities, revoked).any())

@@ -1,0 +1,292 @@
+"""What the lines of a ledger say, all together: a function of the *set* of lines.
+
+A finished record (done, empty) of a block counts unless a ``damaged`` or ``retried`` line revokes its id; a failed one
+counts only where nothing finished; of several that could count, the one of the smallest id does. So the order of
+segments and of clocks does not matter, nor does a line that is read twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gigatile.engine.block import BlockKey
+from gigatile.runs.attempts import Attempts, Suspicion
+from gigatile.runs.lines import (
+    Blocks,
+    Damaged,
+    Done,
+    Empty,
+    Failed,
+    Finished,
+    Grid,
+    Identities,
+    Integers,
+    Line,
+    Released,
+    Retried,
+    Started,
+    identity_numbers,
+)
+from gigatile.runs.totals import Totals
+
+PENDING, FAILED, EMPTY, DONE = 0, 1, 2, 3
+"""Codes of the status of a block."""
+LARGEST_MAP = 10_000
+"""Blocks up to which the seam score of each is kept; the ledger has all of them."""
+ERRORS = 1_000
+"""Failed blocks whose error is kept, those of the smallest keys; the ledger has all of them."""
+LONGEST_ERROR = 2_000
+"""Characters of it."""
+
+Mask = npt.NDArray[np.bool_]
+_CODES: dict[type[Finished], int] = {Done: DONE, Empty: EMPTY, Failed: FAILED}
+
+
+class LedgerState:
+    """The state of every block, and sums.
+
+    Memory bound
+    ------------
+    17 bytes a block, 16 more each of the first `LARGEST_MAP`, `ERRORS` texts, and 8 bytes for each id that was
+    revoked; besides that, attempts at blocks that have no record.
+
+    Parameters
+    ----------
+    grids : sequence of (int, int)
+        Rows and columns of blocks of each level, the prediction first.
+    """
+
+    def __init__(self, grids: Sequence[Grid]) -> None:
+        self.blocks = Blocks(grids)
+        self.damaged_lines = self.torn_lines = 0
+        """Lines that are none, and last lines without an end; set by the reader."""
+        self.peak_rss_bytes = 0
+        """The largest of any record, whether it counts or not: some process took as much."""
+        self.revoked: Identities = np.zeros(0, np.uint64)
+        """Ids of lines that are void, sorted."""
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all but what is revoked."""
+        count = self.blocks.count
+        self._status = np.zeros(count, np.uint8)
+        self._nbytes = np.zeros(count, np.int64)
+        self._identity = np.zeros(count, np.uint64)
+        rows, cols = self.blocks.grids[0] if self.blocks.grids else (0, 0)
+        self._mapped = rows * cols if rows * cols <= LARGEST_MAP else 0
+        self._seams = np.zeros((2, self._mapped), np.float64)
+        self._attempts = Attempts()
+        self._errors: dict[int, str] = {}
+        self._contested: set[int] = set()
+        self._fresh_revocations: set[int] = set()
+        self.totals = Totals()
+        """Over the records that count."""
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Rows and columns of each level."""
+        return self.blocks.grids
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were torn or damaged."""
+        return self.damaged_lines + self.torn_lines
+
+    def status(self, level: int) -> npt.NDArray[np.uint8]:
+        """`PENDING`, `FAILED`, `EMPTY` or `DONE`; shape (rows, cols), a view."""
+        return self._status[self.blocks.slice(level)].reshape(self.grids[level])
+
+    def nbytes(self, level: int) -> Integers:
+        """Size that the shard of each finished block must have, 0 where there is none; shape (rows, cols), a view."""
+        return self._nbytes[self.blocks.slice(level)].reshape(self.grids[level])
+
+    def pending(self, level: int) -> Mask:
+        """Blocks without a record that counts; shape (rows, cols)."""
+        return self.status(level) == PENDING
+
+    def failed(self, level: int) -> Mask:
+        """Blocks whose record says that they failed; shape (rows, cols)."""
+        return self.status(level) == FAILED
+
+    def finished(self, level: int) -> Mask:
+        """Blocks that are done or empty; shape (rows, cols)."""
+        return self.status(level) >= EMPTY
+
+    def count(self, code: int, level: int | None = None) -> int:
+        """How many blocks have a status, on one level or on all."""
+        status = self._status if level is None else self.status(level)
+        return int(np.count_nonzero(status == code))
+
+    def stored_bytes(self) -> int:
+        """Bytes of all shards."""
+        return int(self._nbytes.sum())
+
+    def failures(self) -> Iterator[BlockKey]:
+        """Blocks that failed, of all levels, in order."""
+        return (self.blocks.key(place) for place in np.flatnonzero(self._status == FAILED))
+
+    def errors(self) -> dict[BlockKey, str]:
+        """Why they did; of the first `ERRORS`."""
+        return {self.blocks.key(place): self._errors[place] for place in sorted(self._errors)[:ERRORS]}
+
+    def suspects(self) -> dict[BlockKey, Suspicion]:
+        """Pending blocks at which somebody was and of which nothing came."""
+        found = self._attempts.suspects(self._status == PENDING, self.revoked)
+        return {self.blocks.key(place): suspicion for place, suspicion in found.items()}
+
+    def seam_map(self) -> tuple[tuple[float | None, ...], ...] | None:
+        """Mean difference between neighbouring tiles in each block of the prediction; None in its place where nothing
+        was compared, and None altogether for more than `LARGEST_MAP` blocks."""
+        if not self._mapped:
+            return None
+        rows, cols = self.grids[0]
+        flat = [total / pixels if pixels else None for total, pixels in self._seams.T.tolist()]
+        return tuple(tuple(flat[row * cols : (row + 1) * cols]) for row in range(rows))
+
+    def counts(self, line: Finished, place: int) -> bool:
+        """Whether a record is the one that counts for its block."""
+        if not self._status[place]:
+            return False
+        return int(self._identity[place]) == int(identity_numbers([line.id])[0])
+
+    # What follows is for the reader.
+
+    def absorb(self, lines: Sequence[Line]) -> int:
+        """Take lines into account, once more or for the first time; returns how many name what is not there."""
+        records = [line for line in lines if isinstance(line, Finished)]
+        strange = self._absorb_records(records)
+        if len(records) < len(lines):
+            strange += sum(not self._absorb_other(line) for line in lines if not isinstance(line, Finished))
+            self._attempts.prune(self._status == PENDING, at_once=False)
+        return strange
+
+    def conclude(self) -> Integers:
+        """Apply the revocations absorbed since; returns the blocks that `settle` must see, by number, shape (n,)."""
+        if self._fresh_revocations:
+            fresh = np.array(sorted(self._fresh_revocations), np.uint64)
+            self._fresh_revocations.clear()
+            struck = (self._status != PENDING) & np.isin(self._identity, fresh)
+            self._contested.update(np.flatnonzero(struck).tolist())
+            self.revoked = np.union1d(self.revoked, fresh)
+        # Errors of blocks that others had pushed aside, until those were mended.
+        first = np.flatnonzero(self._status == FAILED)[:ERRORS].tolist()
+        self._contested.update(place for place in first if place not in self._errors)
+        self._attempts.prune(self._status == PENDING, at_once=True)
+        return np.array(sorted(self._contested), np.int64)
+
+    def settle(self, place: int, records: Mapping[int, Finished], started: Iterable[Started]) -> bool:
+        """Decide about a block from all that was ever said of it.
+
+        Parameters
+        ----------
+        place : int
+            The block's number.
+        records : mapping of int to Finished
+            Its records by their ids.
+        started : iterable of Started
+            Attempts at it.
+
+        Returns
+        -------
+        bool
+            False if the record that counted until now is not among them: the ledger is not what it was.
+        """
+        before = records.get(int(self._identity[place])) if self._status[place] else None
+        if self._status[place] and before is None:
+            return False
+        standing = [identity for identity in records if not self._is_revoked(identity)]
+        best = min(standing, key=lambda identity: (type(records[identity]) is Failed, identity), default=0)
+        if before is not None:
+            self._count([before], np.array([place], np.int64), -1)
+        self._status[place] = PENDING
+        self._nbytes[place] = self._identity[place] = 0
+        self._errors.pop(place, None)
+        if best:
+            self._stand([records[best]], np.array([place], np.int64), np.array([best], np.uint64))
+        for identity, record in records.items():
+            if self._is_revoked(identity):
+                self._end_attempt(record, place)
+        for line in started:
+            attempt = int(identity_numbers([line.id])[0])
+            self._attempts.begin(attempt, np.array([place], np.int64), alone=line.alone)
+        self._contested.discard(place)
+        return True
+
+    def _absorb_records(self, records: Sequence[Finished]) -> int:
+        """Let the first record of a block stand for it; a second one makes it contested."""
+        places = self.blocks.places([record.block for record in records])
+        identities = identity_numbers([record.id for record in records])
+        known = (places >= 0) & (identities > 0)
+        strange = len(records) - int(known.sum())
+        self.peak_rss_bytes = max(self.peak_rss_bytes, max((r.peak_rss_bytes for r in records), default=0))
+        if len(self.revoked):
+            void = known & np.isin(identities, self.revoked)
+            known &= ~void
+            for index in np.flatnonzero(void).tolist():
+                self._end_attempt(records[index], int(places[index]))
+        fresh = known & (self._status[places] == PENDING)
+        fresh &= _firsts(places, fresh)
+        if fresh.all():
+            self._stand(records, places, identities)
+            return strange
+        chosen = np.flatnonzero(fresh)
+        self._stand([records[index] for index in chosen], places[chosen], identities[chosen])
+        rest = known & ~fresh
+        contested = places[rest][self._identity[places[rest]] != identities[rest]]
+        self._contested.update(contested.tolist())
+        return strange
+
+    def _absorb_other(self, line: Line) -> bool:
+        if isinstance(line, Damaged | Retried):
+            self._fresh_revocations.update(identity_numbers(line.revokes).tolist())
+            return True
+        identity = int(identity_numbers([line.id if isinstance(line, Started) else getattr(line, "attempt", "")])[0])
+        if isinstance(line, Released):
+            self._attempts.release(identity)
+            return identity > 0
+        if isinstance(line, Started):
+            places = self.blocks.places(line.blocks)
+            self._attempts.begin(identity, places[places >= 0], alone=line.alone)
+            return identity > 0 and bool((places >= 0).all())
+        return False
+
+    def _stand(self, records: Sequence[Finished], places: Integers, identities: Identities) -> None:
+        """Let records count for their blocks, of which none had one; shapes (n,)."""
+        self._status[places] = [_CODES[type(record)] for record in records]
+        self._nbytes[places] = [record.nbytes for record in records]
+        self._identity[places] = identities
+        self._count(records, places, 1)
+        for record, place in zip(records, places.tolist(), strict=True):
+            if type(record) is Failed:
+                self._errors[place] = record.error[:LONGEST_ERROR]
+        if len(self._errors) > 2 * ERRORS:
+            self._errors = {place: self._errors[place] for place in sorted(self._errors)[:ERRORS]}
+
+    def _count(self, records: Sequence[Finished], places: Integers, sign: int) -> None:
+        inside = places < (self.blocks.starts[1] if len(self.grids) else 0)
+        self.totals.add(records, inside.tolist(), sign)
+        if self._mapped:
+            for record, place in zip(records, places.tolist(), strict=True):
+                if place < self._mapped:
+                    compared = record.seam_pixels if record.seam_difference is not None else 0
+                    self._seams[:, place] = (record.seam_difference or 0, compared) if sign > 0 else 0
+
+    def _end_attempt(self, record: Finished, place: int) -> None:
+        if record.attempt:
+            self._attempts.end(int(identity_numbers([record.attempt])[0]), place)
+
+    def _is_revoked(self, identity: int) -> bool:
+        index = int(np.searchsorted(self.revoked, np.uint64(identity)))
+        return index < len(self.revoked) and int(self.revoked[index]) == identity
+
+
+def _firsts(places: Integers, among: Mask) -> Mask:
+    """Whether each is the first of its place among those that `among` marks; shapes (n,)."""
+    marked = np.flatnonzero(among)
+    _, first = np.unique(places[marked], return_index=True)
+    found = np.zeros(len(places), bool)
+    found[marked[first]] = True
+    return found
