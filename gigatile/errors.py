@@ -10,6 +10,8 @@
     │   └── RunRefused                2   the run directory belongs to something else or is in use
     ├── StorageError  (OSError)       1   the disk is full or the storage went away: stop, resume later
     ├── BlockError  (RuntimeError)    3   one block cannot be computed; the others go on
+    │   ├── DecodeError               3   bytes of an image that are there do not decode
+    │   └── ModelOutOfMemory          3   the memory does not hold a batch
     └── Cancelled                   130   the user asked to stop
 """
 
@@ -85,6 +87,14 @@ class BlockError(GigatileError, RuntimeError):
     """One block cannot be computed; it is recorded as failed and the others go on."""
 
     exit_code = 3
+
+
+class DecodeError(BlockError):
+    """Bytes of an image were read, or end too early, and do not decode; reading them again would not help."""
+
+
+class ModelOutOfMemory(BlockError):
+    """The memory, of the host or of the device, does not hold a batch while the model runs."""
 
 
 class Cancelled(GigatileError):
