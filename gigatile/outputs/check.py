@@ -31,7 +31,7 @@ def check_shard(store: Store, key: str, layout: ArrayLayout, receipt: ShardRecei
 
     Memory bound
     ------------
-    The index (16 bytes a chunk, and as much again for its order), `REQUEST_BYTES`, and one chunk, encoded and decoded.
+    The index as Python numbers (about 200 bytes a chunk), `REQUEST_BYTES`, and one chunk, encoded and decoded.
 
     Parameters
     ----------

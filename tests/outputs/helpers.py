@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,23 @@ from gigatile.storage.store import Store
 
 def local(root: Path, *, durable: bool = False) -> LocalStore:
     return LocalStore(root, durable)
+
+
+@dataclass(frozen=True)
+class Remote(LocalStore):
+    """A directory that says that it is none of this machine, and notes what is asked of it."""
+
+    durable: bool = False
+    ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    """Key, offset and bytes of each request."""
+
+    @property
+    def local(self) -> None:
+        return None
+
+    def read_range(self, key: str, offset: int, nbytes: int) -> bytes:
+        self.ranges.append((key, offset, nbytes))
+        return super().read_range(key, offset, nbytes)
 
 
 def make_layout(shape=(100, 90), channels=None, dtype="uint8", fill=255, *, shard=(64, 64), chunk=(16, 32)):
