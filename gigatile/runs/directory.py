@@ -5,6 +5,7 @@
     DIR/run.json            the plan, its fingerprint, totals, complete or not
         prediction.zarr/    the result
         ledger/             what happened to each block
+        models/             the model's files, for workers that lack them
         lock                held by the live run
 """
 
@@ -22,7 +23,7 @@ from typing import Any
 from gigatile.errors import RunRefused
 from gigatile.storage.store import Store, open_store
 
-RUN_JSON, PREDICTION, LEDGER, LOCK = "run.json", "prediction.zarr", "ledger", "lock"
+RUN_JSON, PREDICTION, LEDGER, MODELS, LOCK = "run.json", "prediction.zarr", "ledger", "models", "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,8 @@ class RunDirectory:
             self._refuse_foreign()
             return
         # The ledger first: nothing is claimed any more when the first shard goes.
-        self.store.delete_tree(f"{LEDGER}/")
-        self.store.delete_tree(f"{PREDICTION}/")
+        for part in (LEDGER, PREDICTION, MODELS):
+            self.store.delete_tree(f"{part}/")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -105,15 +105,19 @@ class LedgerState:
 
     def pending(self, level: int) -> Mask:
         """Blocks without a record that counts; shape (rows, cols)."""
-        return self.status(level) == PENDING
+        return self._is(PENDING, level)
 
     def failed(self, level: int) -> Mask:
         """Blocks whose record says that they failed; shape (rows, cols)."""
-        return self.status(level) == FAILED
+        return self._is(FAILED, level)
 
     def finished(self, level: int) -> Mask:
         """Blocks that are done or empty; shape (rows, cols)."""
-        return self.status(level) >= EMPTY
+        return self._is(EMPTY, level) | self._is(DONE, level)
+
+    def _is(self, code: int, level: int) -> Mask:
+        found: Mask = self.status(level) == code
+        return found
 
     def count(self, code: int, level: int | None = None) -> int:
         """How many blocks have a status, on one level or on all."""
@@ -126,7 +130,7 @@ class LedgerState:
 
     def failures(self) -> Iterator[BlockKey]:
         """Blocks that failed, of all levels, in order."""
-        return (self.blocks.key(place) for place in np.flatnonzero(self._status == FAILED))
+        return (self.blocks.key(place) for place in np.flatnonzero(self._status == FAILED).tolist())
 
     def errors(self) -> dict[BlockKey, str]:
         """Why they did; of the first `ERRORS`."""
@@ -137,14 +141,10 @@ class LedgerState:
         found = self._attempts.suspects(self._status == PENDING, self.revoked)
         return {self.blocks.key(place): suspicion for place, suspicion in found.items()}
 
-    def seam_map(self) -> tuple[tuple[float | None, ...], ...] | None:
-        """Mean difference between neighbouring tiles in each block of the prediction; None in its place where nothing
-        was compared, and None altogether for more than `LARGEST_MAP` blocks."""
-        if not self._mapped:
-            return None
-        rows, cols = self.grids[0]
-        flat = [total / pixels if pixels else None for total, pixels in self._seams.T.tolist()]
-        return tuple(tuple(flat[row * cols : (row + 1) * cols]) for row in range(rows))
+    def seams(self) -> npt.NDArray[np.float64] | None:
+        """Sum of the differences between neighbouring tiles and number of pixels compared, of each block of the
+        prediction; shape (2, rows, cols). None for more than `LARGEST_MAP` blocks."""
+        return self._seams.reshape(2, *self.grids[0]) if self._mapped else None
 
     def counts(self, line: Finished, place: int) -> bool:
         """Whether a record is the one that counts for its block."""
@@ -233,7 +233,7 @@ class LedgerState:
             self._stand(records, places, identities)
             return strange
         chosen = np.flatnonzero(fresh)
-        self._stand([records[index] for index in chosen], places[chosen], identities[chosen])
+        self._stand([records[index] for index in chosen.tolist()], places[chosen], identities[chosen])
         rest = known & ~fresh
         contested = places[rest][self._identity[places[rest]] != identities[rest]]
         self._contested.update(contested.tolist())

@@ -38,7 +38,7 @@ _CRC_CHARS = 9
 """Eight digits and a blank."""
 
 
-class _Line(msgspec.Struct, tag_field="status", omit_defaults=True, gc=False, frozen=True):
+class _Line(msgspec.Struct, tag_field="status", omit_defaults=True, gc=False):
     id: str
 
 

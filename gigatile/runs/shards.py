@@ -46,7 +46,8 @@ def missing_shards(state: LedgerState, level: int, layout: ArrayLayout, predicti
 def unlike_record(state: LedgerState, level: int, sizes: npt.NDArray[np.int64]) -> Mask:
     """Finished blocks whose shard has not the recorded size; `sizes` as `shard_sizes` gives them."""
     status, nbytes = state.status(level), state.nbytes(level)
-    return ((status == DONE) & (sizes != nbytes)) | ((status == EMPTY) & (sizes != ABSENT))
+    wrong: Mask = ((status == DONE) & (sizes != nbytes)) | ((status == EMPTY) & (sizes != ABSENT))
+    return wrong
 
 
 def shard_sizes(entries: Iterable[Entry], level: int, layout: ArrayLayout) -> npt.NDArray[np.int64]:

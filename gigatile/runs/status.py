@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from gigatile.errors import RunRefused
+from gigatile.outputs.omezarr import read_layouts
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.ledger import Ledger, LedgerState
+from gigatile.runs.ledger import DONE, EMPTY, FAILED, LedgerReader, LedgerState
+from gigatile.runs.lines import Grid
 from gigatile.units import format_bytes, format_seconds
 
 VISIBLE = 0.005
 """Share of class disagreements between neighbours from which on seams are reported as visible."""
 
 
-LARGEST_MAP = 10_000
-"""Blocks up to which the seam score of each is shown as a map; the ledger has all of them."""
-
-
 @dataclass(frozen=True, slots=True)
 class Status:
     """Counts and ratios over the records of a run; blocks are those of the prediction, not of its pyramid."""
 
-    directory: Path
+    directory: str
+    """A path or URL."""
     complete: bool
     total: int
     done: int
@@ -49,8 +47,10 @@ class Status:
     """Pixels compared."""
     seam_map: tuple[tuple[float | None, ...], ...] | None = None
     """The score of each block, by row and column; None where nothing was compared, or for more than `LARGEST_MAP`."""
+    filled: int = 0
+    """Blocks in which something of the source could not be decoded and was filled."""
     errors: tuple[str, ...] = ()
-    """What went wrong, one paragraph a failed block."""
+    """What went wrong, one paragraph a failed block, of the first 1,000 of all levels."""
 
     @property
     def pending(self) -> int:
@@ -67,6 +67,7 @@ class Status:
                 "empty": self.empty,
                 "failed": self.failed,
                 "pending": self.pending,
+                "filled": self.filled,
             },
             "tiles_inferred": self.tiles_inferred,
             "decoded_ratio": self.decoded_ratio,
@@ -110,32 +111,40 @@ class Status:
             lines.append(f"busy        {busy}")
         if self.peak_rss_bytes:
             lines.append(f"memory      {format_bytes(self.peak_rss_bytes)} at the peak of one process")
+        if self.filled:
+            lines.append(
+                f"filled      {self.filled} blocks have pixels that the source could not give; the ledger says which"
+            )
         lines += [f"failed      {error}" for error in self.errors[:5]]
-        if len(self.errors) > 5:
-            lines.append(f"            and {len(self.errors) - 5} more; the ledger has them all")
-        if self.failed:
+        if max(self.failed, len(self.errors)) > 5:
+            lines.append(f"            and {max(self.failed, len(self.errors)) - 5} more; the ledger has them all")
+        if self.errors:
             lines.append("            Mend the cause, then repeat the command with --retry-failed.")
         return "\n".join(lines)
 
 
 def status(directory: str | PathLike[str]) -> Status:
-    """Read the status of a run directory.
+    """Read the status of a run directory; a path, or the URL of one in a bucket.
+
+    Memory bound
+    ------------
+    See `LedgerState`: 17 bytes a block.
 
     Raises
     ------
     RunRefused
         There is no run in it.
     """
-    run = RunDirectory(Path(directory))
+    run = RunDirectory.at(directory, durable=False)
     document = existing_run(run)
-    state = Ledger(run.ledger, durable=False).read()
+    state = LedgerReader(run.ledger, grids_of(run, document)).scan()
     tile = document["plan"]["tiling"]["tile"]
     layout = document["layout"]
     exact = document["summary"]["exact"]
     counted = totals(state, (tile[0], tile[1]), layout["source_units"], exact=exact)
     sums = counted["totals"]
     return Status(
-        directory=run.path,
+        directory=run.name,
         # A run.json may be older than what happened to the ledger since.
         complete=document["complete"] and sums["done"] + sums["empty"] == layout["blocks"],
         total=layout["blocks"],
@@ -151,28 +160,35 @@ def status(directory: str | PathLike[str]) -> Status:
         seam_disagreement=counted["seam_disagreement"],
         seam_pixels=counted["seam_pixels"],
         seam_map=seam_map(state, (layout["grid"][0], layout["grid"][1])),
-        errors=tuple(record.error for record in state.records() if record.status == "failed"),
+        filled=sums["filled"],
+        errors=tuple(state.errors().values()),
     )
 
 
 def existing_run(run: RunDirectory) -> dict[str, Any]:
     """The run.json of a directory that must have one."""
-    document = run.read() if run.path.exists() else None
+    document = run.read()
     if document is None:
-        raise RunRefused(str(run.path), expected="the directory of a run", found="no run.json", fix="Check the path.")
+        raise RunRefused(run.name, expected="the directory of a run", found="no run.json", fix="Check the path.")
     return document
 
 
-def seam_map(state: LedgerState, grid: tuple[int, int]) -> tuple[tuple[float | None, ...], ...] | None:
-    """Mean difference between neighbouring tiles in each block; None in its place where nothing was compared."""
-    rows, cols = grid
-    if rows * cols > LARGEST_MAP:
+def grids_of(run: RunDirectory, document: dict[str, Any]) -> tuple[Grid, ...]:
+    """Rows and columns of blocks of each level, the prediction first."""
+    stored = document["layout"].get("grids")
+    if stored is None:
+        return tuple(layout.grid for layout in read_layouts(run.prediction))
+    return tuple((rows, cols) for rows, cols in stored)
+
+
+def seam_map(state: LedgerState, grid: Grid) -> tuple[tuple[float | None, ...], ...] | None:
+    """Mean difference between neighbouring tiles in each block of the prediction; None in its place where nothing was
+    compared, and None altogether for more than `LARGEST_MAP` blocks."""
+    seams = state.seams()
+    if seams is None:
         return None
-    scores: list[list[float | None]] = [[None] * cols for _ in range(rows)]
-    for record in state.records(level=0):
-        if record.seam_pixels:
-            scores[record.block.row][record.block.col] = record.seam_difference / record.seam_pixels
-    return tuple(tuple(row) for row in scores)
+    flat = [difference / pixels if pixels else None for difference, pixels in seams.reshape(2, -1).T.tolist()]
+    return tuple(tuple(flat[row * grid[1] : (row + 1) * grid[1]]) for row in range(grid[0]))
 
 
 def totals(state: LedgerState, tile: tuple[int, int], source_units: int, *, exact: bool) -> dict[str, Any]:
@@ -181,38 +197,26 @@ def totals(state: LedgerState, tile: tuple[int, int], source_units: int, *, exac
     Where the margins of an exact run leave no pixel to two tiles there is nothing to compare: the score is then 0,
     by the probe's measure, and ``seam_pixels`` says that nothing was compared.
     """
-    sums: dict[str, Any] = {"done": 0, "empty": 0, "failed": 0}
-    seconds: dict[str, float] = {}
-    compared = disagreements = 0
-    difference = 0.0
-    pixels = tiles = skipped = units = stored = peak = 0
-    for record in state.records():
-        peak = max(peak, record.peak_rss_bytes)
-        for name, value in record.seconds.items():
-            seconds[name] = round(seconds.get(name, 0.0) + value, 4)
-        stored += record.nbytes
-        if record.block.level:
-            continue
-        sums[record.status] += 1
-        tiles, skipped, units = tiles + record.tiles, skipped + record.skipped, units + record.units_decoded
-        pixels += record.pixels if record.status != "failed" else 0
-        compared += record.seam_pixels
-        difference += record.seam_difference
-        disagreements += record.seam_disagreements
-    finished = sums["done"] + sums["empty"]
+    sums = state.totals
+    done, empty = state.count(DONE, 0), state.count(EMPTY, 0)
+    compared, finished = sums.seam_pixels, done + empty
+    nothing = 0.0 if exact and finished else None
     return {
         "totals": {
-            **sums,
-            "tiles_inferred": tiles,
-            "tiles_skipped": skipped,
-            "units_decoded": units,
-            "stored_bytes": stored,
-            "peak_rss_bytes": peak,
-            "seconds": seconds,
+            "done": done,
+            "empty": empty,
+            "failed": state.count(FAILED, 0),
+            "filled": sums.filled,
+            "tiles_inferred": sums.tiles,
+            "tiles_skipped": sums.skipped,
+            "units_decoded": sums.units_decoded,
+            "stored_bytes": state.stored_bytes(),
+            "peak_rss_bytes": state.peak_rss_bytes,
+            "seconds": dict(sums.seconds),
         },
-        "decoded_ratio": units / source_units if finished else None,
-        "seam_score": difference / compared if compared else (0.0 if exact and finished else None),
-        "seam_disagreement": disagreements / compared if compared else (0.0 if exact and finished else None),
+        "decoded_ratio": sums.units_decoded / source_units if finished else None,
+        "seam_score": sums.seam_difference / compared if compared else nothing,
+        "seam_disagreement": sums.seam_disagreements / compared if compared else nothing,
         "seam_pixels": compared,
-        "overcompute": tiles * tile[0] * tile[1] / pixels if pixels else None,
+        "overcompute": sums.tiles * tile[0] * tile[1] / sums.pixels if sums.pixels else None,
     }

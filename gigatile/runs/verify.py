@@ -2,50 +2,79 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from gigatile.engine.block import BlockKey
 from gigatile.outputs.check import check_shard
-from gigatile.outputs.files import TEMPORARY_SUFFIX
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import is_complete, read_layouts
 from gigatile.outputs.shard import ShardReceipt
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.ledger import Ledger, LedgerState
+from gigatile.runs.ledger import DONE, EMPTY, FAILED, PENDING, LedgerReader, LedgerWriter
+from gigatile.runs.shards import ABSENT, Mask, shard_place
 from gigatile.runs.status import existing_run
+
+PROBLEMS = 10_000
+"""Problems that are told one by one; all of them count, and all damaged blocks are done again."""
+SIDE_BY_SIDE = 8
+"""Shards that are read at the same time: for buckets, where most of the time is waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What was checked, and what is wrong."""
 
-    directory: Path
+    directory: str
+    """A path or URL."""
     checked: int
     """Shards that were read and decoded."""
     complete: bool
     problems: tuple[str, ...]
+    """One sentence each, of the first `PROBLEMS`."""
+    count: int
+    """All of them."""
 
     def to_json(self) -> dict[str, Any]:
         """As ``gigatile verify --json`` gives it."""
         return {
-            "ok": not self.problems,
+            "ok": not self.count,
             "complete": self.complete,
             "shards_checked": self.checked,
+            "problem_count": self.count,
             "problems": list(self.problems),
         }
 
     def __str__(self) -> str:
-        if not self.problems:
+        if not self.count:
             state = "complete" if self.complete else "not complete yet, but unharmed"
             return f"{self.directory}: {self.checked} shards checked, nothing wrong; {state}"
-        lines = [f"{self.directory}: {len(self.problems)} problems in {self.checked} shards", *self.problems]
+        lines = [f"{self.directory}: {self.count} problems in {self.checked} shards", *self.problems]
+        if self.count > len(self.problems):
+            lines.append(f"... and {self.count - len(self.problems)} more")
         return "\n".join([*lines, "Repeat the command of the run: damaged blocks are done again."])
+
+
+@dataclass(slots=True)
+class _Problems:
+    """What is wrong; a text of each of the first ones."""
+
+    texts: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.count += 1
+            if len(self.texts) < PROBLEMS:
+                self.texts.append(text)
 
 
 def verify(directory: str | PathLike[str]) -> Report:
@@ -55,78 +84,136 @@ def verify(directory: str | PathLike[str]) -> Report:
     so that the next run does those blocks again; nothing else is changed. Shards are not looked at while the
     metadata that describe them are damaged.
 
+    Memory bound
+    ------------
+    27 bytes a block, 32 more a block of the level that is looked at, `PROBLEMS` texts, and, of each of
+    `SIDE_BY_SIDE` shards, what `check_shard` holds.
+
+    Parameters
+    ----------
+    directory : path or URL
+
     Raises
     ------
     RunRefused
         There is no run in the directory.
+    StorageError
+        Something there cannot be read.
     """
-    run = RunDirectory(Path(directory))
+    run = RunDirectory.at(directory)
     document = existing_run(run)
-    ledger = Ledger(run.ledger, durable=True)
-    state = ledger.read()
-    problems = _metadata_problems(run, document["metadata"])
-    if problems:
-        return Report(run.path, 0, document["complete"], tuple(problems))
+    problems = _Problems()
+    problems.add(_metadata_problems(run, document["metadata"]))
+    if problems.count:
+        return Report(run.name, 0, document["complete"], tuple(problems.texts), problems.count)
     layouts = read_layouts(run.prediction)
-    checked = 0
+    reader = LedgerReader(run.ledger, [layout.grid for layout in layouts])
+    state = reader.scan()
+    sizes = _sizes(run, layouts, problems)
+    checked, damaged = 0, []
     for level, layout in enumerate(layouts):
-        for key in _keys(level, layout):
-            found = _problems(run.prediction, layout, state, key, complete=document["complete"])
-            record = state.record(key)
-            checked += record is not None and record.status == "done"
-            if found and record is not None and record.status != "failed":
-                ledger.revoke(key, state.identities(key), "damaged")
-            problems += found
-    problems += _strangers(run.prediction, layouts)
+        look = _Level(run, reader, level, layout)
+        damaged.append(look.check(sizes[level], problems, complete=document["complete"]))
+        checked += state.count(DONE, level)
+    _revoke(run, reader, damaged)
     if document["complete"] and not is_complete(run.prediction):
-        problems.append(f"{run.prediction}: not marked complete, though run.json is")
+        problems.add([f"{run.prediction.name}: not marked complete, though run.json is"])
     if state.dropped:
-        problems.append(f"ledger: {state.dropped} torn records (their blocks are done again if nothing else has them)")
-    return Report(run.path, checked, document["complete"], tuple(problems))
+        problems.add([f"ledger: {state.dropped} torn records (their blocks are done again if nothing else has them)"])
+    return Report(run.name, checked, document["complete"], tuple(problems.texts), problems.count)
 
 
-def _metadata_problems(run: RunDirectory, recorded: dict[str, str]) -> list[str]:
+def _metadata_problems(run: RunDirectory, recorded: Mapping[str, str]) -> list[str]:
     found = run.metadata_digests()
     return [
-        f"{run.prediction / name}: " + ("its SHA-256 differs from the recorded one" if name in found else "missing")
+        f"{run.prediction.where(name)}: "
+        + ("its SHA-256 differs from the recorded one" if name in found else "missing")
         for name, digest in recorded.items()
         if found.get(name) != digest
     ]
 
 
-def _strangers(root: Path, layouts: tuple[ArrayLayout, ...]) -> Iterator[str]:
-    """Files that no block and no metadata explain; temporary ones are those of a live or a killed writer."""
+def _sizes(run: RunDirectory, layouts: tuple[ArrayLayout, ...], problems: _Problems) -> list[npt.NDArray[np.int64]]:
+    """Bytes of each shard of each level, from one listing; objects that no block and no metadata explain are
+    problems."""
+    sizes = [np.full(layout.grid, ABSENT, np.int64) for layout in layouts]
     documents = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(layouts)))}
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            inside = path.relative_to(root).as_posix()
-            if inside not in documents and not name.endswith(TEMPORARY_SUFFIX) and not _is_shard(inside, layouts):
-                yield f"{path}: no block of this result has such a file"
+    for entry in run.prediction.entries():
+        named = re.match(r"(\d{1,9})/", entry.key)
+        level = int(named[1]) if named else len(layouts)
+        place = shard_place(entry.key, level, layouts[level]) if level < len(layouts) else None
+        if place is not None:
+            sizes[level][place] = entry.nbytes
+        elif entry.key not in documents:
+            problems.add([f"{run.prediction.where(entry.key)}: no block of this result has such a file"])
+    return sizes
 
 
-def _is_shard(inside: str, layouts: tuple[ArrayLayout, ...]) -> bool:
-    parts = re.fullmatch(r"(\d+)/(.+?(\d+)/(\d+))", inside)
-    if parts is None or int(parts[1]) >= len(layouts):
-        return False
-    layout, row, col = layouts[int(parts[1])], int(parts[3]), int(parts[4])
-    return row < layout.grid[0] and col < layout.grid[1] and layout.shard_key(row, col) == parts[2]
+class _Level:
+    """One level of a result, and what the ledger says of it."""
+
+    def __init__(self, run: RunDirectory, reader: LedgerReader, level: int, layout: ArrayLayout) -> None:
+        self._store, self._state, self._level, self._layout = run.prediction, reader.state, level, layout
+        self._digests = reader.digests(level)
+        self._errors = self._state.errors()
+
+    def check(self, sizes: npt.NDArray[np.int64], problems: _Problems, *, complete: bool) -> Mask:
+        """Collect what is wrong; returns the blocks whose records are not true, shape (rows, cols)."""
+        status = self._state.status(self._level)
+        damaged = np.zeros(status.shape, bool)
+        for key in self._keys(status == FAILED):
+            problems.add([f"block {key}: failed: {self._errors.get(key, 'the ledger says why')}"])
+        if complete:
+            # A block in flight has no record; only a complete run must have all of them.
+            problems.add(
+                f"block {key}: no record, though the run is marked complete" for key in self._keys(status == PENDING)
+            )
+        extra = (status == EMPTY) & (sizes != ABSENT)
+        damaged |= extra
+        problems.add(
+            f"block {key}: recorded as empty, but {self._store.where(self._object(key))} exists"
+            for key in self._keys(extra)
+        )
+        for key, found in self._shard_problems(status == DONE):
+            damaged[key.row, key.col] |= bool(found)
+            problems.add(f"block {key}: {problem}" for problem in found)
+        return damaged
+
+    def _shard_problems(self, wanted: Mask) -> Iterator[tuple[BlockKey, list[str]]]:
+        """What is wrong with each shard, in order."""
+        with ThreadPoolExecutor(SIDE_BY_SIDE, "gigatile-verify") as pool:
+            waiting: deque[tuple[BlockKey, Future[list[str]]]] = deque()
+            try:
+                for key in self._keys(wanted):
+                    waiting.append((key, pool.submit(self._check, key)))
+                    if len(waiting) >= 2 * SIDE_BY_SIDE:
+                        key, future = waiting.popleft()
+                        yield key, future.result()
+                for key, future in waiting:
+                    yield key, future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _check(self, key: BlockKey) -> list[str]:
+        nbytes = int(self._state.nbytes(self._level)[key.row, key.col])
+        digest = self._digests[key.row * self._layout.grid[1] + key.col].tobytes().hex()
+        return check_shard(self._store, self._object(key), self._layout, ShardReceipt(nbytes, digest, False))
+
+    def _object(self, key: BlockKey) -> str:
+        return f"{self._level}/{self._layout.shard_key(key.row, key.col)}"
+
+    def _keys(self, wanted: Mask) -> Iterator[BlockKey]:
+        cols = wanted.shape[1]
+        return (BlockKey(self._level, *divmod(int(flat), cols)) for flat in np.flatnonzero(wanted))
 
 
-def _keys(level: int, layout: ArrayLayout) -> Iterator[BlockKey]:
-    rows, cols = layout.grid
-    return (BlockKey(level, row, col) for row in range(rows) for col in range(cols))
-
-
-def _problems(root: Path, layout: ArrayLayout, state: LedgerState, key: BlockKey, *, complete: bool) -> list[str]:
-    record = state.record(key)
-    path = root / str(key.level) / layout.shard_key(key.row, key.col)
-    if record is None or record.status == "failed":
-        if record is not None:
-            return [f"block {key}: failed: {record.error}"]
-        # A shard without a record belongs to a block in flight; only a complete run must have all records.
-        return [f"block {key}: no record, though the run is marked complete"] if complete else []
-    if record.status == "empty":
-        return [f"block {key}: recorded as empty, but {path} exists"] if path.exists() else []
-    receipt = ShardReceipt(record.nbytes, record.digest, False)
-    return [f"block {key}: {problem}" for problem in check_shard(path, layout, receipt)]
+def _revoke(run: RunDirectory, reader: LedgerReader, damaged: list[Mask]) -> None:
+    """Make the damaged blocks pending again."""
+    if not any(mask.any() for mask in damaged):
+        return
+    writer = LedgerWriter(run.ledger)
+    keys = (BlockKey(level, int(row), int(col)) for level, mask in enumerate(damaged) for row, col in np.argwhere(mask))
+    try:
+        writer.revoke_all(reader.identities(keys), "damaged")
+    finally:
+        writer.close()
