@@ -11,17 +11,24 @@ import os
 import random
 import re
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from gigatile.errors import GigatileError, StorageError, UsageError
 from gigatile.storage.url import BUCKET_SCHEMES, WEB_SCHEMES, bucket_url, redacted, scheme_of
 
 T = TypeVar("T")
+
+
+class StorageRefused(StorageError):
+    """The store answered, and the answer was no: asking again changes nothing, asking for something else may."""
+
 
 CONNECT_S = 5
 STALLED_S = 15
@@ -87,6 +94,16 @@ def connect(url: str) -> Any:
     return _connection(root, _environment(BUCKET_SCHEMES[scheme_of(root)]))
 
 
+def connect_below(url: str) -> Any:
+    """As `connect`, for a store whose keys begin below the URL."""
+    if scheme_of(url) in WEB_SCHEMES:
+        parts = urlsplit(url)
+        return _connection(urlunsplit(parts._replace(path=parts.path.rstrip("/"))), "")
+    place = bucket_url(url)
+    # obstore decodes the path of a URL
+    return _connection(f"{place.root}/{quote(place.key)}".rstrip("/"), _environment(BUCKET_SCHEMES[place.scheme]))
+
+
 def patiently(where: str, url: str, call: Callable[[], T]) -> T:
     """What `call` returns, after as many attempts as it takes and is worth; for calls that may be repeated.
 
@@ -125,21 +142,23 @@ def storage_error(where: str, url: str, error: Exception) -> StorageError:
     root = redacted(url) if scheme_of(url) in WEB_SCHEMES else bucket_url(url).root
     seen = _seen(url)
     if _code(text) == "NoSuchBucket":
-        return StorageError(where, expected=f"the bucket {root}", found="no such bucket", fix=f"Create it. {seen}")
+        return StorageRefused(where, expected=f"the bucket {root}", found="no such bucket", fix=f"Create it. {seen}")
     if _METADATA_SERVICE in text:
         found = "no credentials, in the environment, a profile or this machine's role"
-        return StorageError(where, expected=f"access to {root}", found=found, fix=f"Set them. {seen}")
+        return StorageRefused(where, expected=f"access to {root}", found=found, fix=f"Set them. {seen}")
     if _is_denied(error, text):
         fix = f"Check the credentials. {seen}"
-        return StorageError(where, expected=f"access to {root}", found=found, fix=fix)
+        return StorageRefused(where, expected=f"access to {root}", found=found, fix=fix)
     if "error sending request" in text or "timed out" in text.lower():
         fix = f"Check the endpoint and the network, then run the same command again. {seen}"
         return StorageError(where, expected=f"an answer from {_endpoint(url)}", found=found, fix=fix)
     if "redirect" in text.lower():
         fix = f"Set AWS_REGION. {seen}"
         return StorageError(where, expected="the region of the bucket", found=found, fix=fix)
-    fix = "See that the storage is there and may be written, then run the same command again."
-    return StorageError(where, expected="storage that answers", found=found, fix=fix)
+    fix = "See that the storage is there and does what is asked, then run the same command again."
+    refused = re.search(r"status code: 4\d\d", text) and not _may_pass(error, text)
+    kind = StorageRefused if refused else StorageError
+    return kind(where, expected="storage that does what is asked", found=found, fix=fix)
 
 
 def exceptions() -> Any:
@@ -174,6 +193,7 @@ def _connection(url: str, environment: str) -> Any:
     settings: dict[str, Any] = {"client_options": _client_options(url), "retry_config": _retries()}
     try:
         if scheme in WEB_SCHEMES:
+            url = _without_user(url, settings["client_options"])
             return stores.HTTPStore(url, **settings)
         if BUCKET_SCHEMES[scheme] == "AWS":
             settings |= _s3_settings()
@@ -183,6 +203,15 @@ def _connection(url: str, environment: str) -> Any:
             raise
         fix = f"Check the URL and the environment. {_seen(url)}"
         raise UsageError(redacted(url), found=_brief(str(error), url), fix=fix) from None
+
+
+def _without_user(url: str, options: dict[str, Any]) -> str:
+    """Moves ``user:password@`` from a URL to the header that obstore does not make of it."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    if user:
+        options["default_headers"] = {"authorization": f"Basic {b64encode(unquote(user).encode()).decode()}"}
+    return urlunsplit(parts._replace(netloc=host))
 
 
 def _client_options(url: str) -> dict[str, Any]:
