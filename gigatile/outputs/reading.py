@@ -130,10 +130,11 @@ class LevelReader:
     def _read_span(self, key: str, index: Array, place: tuple[int, ...]) -> _Span:
         """A chunk and what follows it in its row."""
         start, nbytes = (int(value) for value in index[place])
-        row = index[..., place[-2], :, :].reshape(-1, 2)
-        stored = row[(row[:, 0] != NO_CHUNK) & (row[:, 0] >= start)]
-        ends = stored.sum(axis=1)
-        stop = int(ends[ends <= start + max(nbytes, self._request_bytes)].max())
+        stop = start + nbytes
+        if nbytes < self._request_bytes:
+            row = index[..., place[-2], :, :].reshape(-1, 2)
+            ends = row[(row[:, 0] != NO_CHUNK) & (row[:, 0] >= start)].sum(axis=1)
+            stop = int(ends[ends <= start + self._request_bytes].max())
         try:
             content = self._store.read_range(key, start, stop - start)
         except FileNotFoundError as error:
