@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from gigatile.errors import StorageError
-from gigatile.outputs import files
-from gigatile.outputs.files import leftovers, remove_leftovers, temporary_path, write_atomically
-
-from .helpers import tree
+from gigatile.storage import local as files
+from gigatile.storage.local import LocalStore, leftovers, temporary_path, write_atomically
+from tests.small_runs import tree
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -62,5 +61,5 @@ def test_only_temporary_files_are_left_over(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     assert sorted(leftovers(tmp_path)) == sorted(lost)
-    assert remove_leftovers(tmp_path) == len(lost)
+    assert LocalStore(tmp_path).remove_leftovers() == len(lost)
     assert set(tree(tmp_path)) == {"a", "a.tmp", ".hidden", "c/0"}
