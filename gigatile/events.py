@@ -60,6 +60,50 @@ class BlockFinished:
     """Peak resident memory of the process that did it."""
     error: str = ""
     """First paragraph of what went wrong, for failed blocks."""
+    image: str = ""
+    """Name of the image among those of a cohort."""
+
+
+@dataclass(frozen=True, slots=True)
+class CohortStarted:
+    """Several images, each with a directory of its own; their blocks and warnings follow, with their names."""
+
+    directory: str
+    images: int
+    lanes: int
+    """Blocks that are worked on at the same time; 0 where a cluster decides."""
+    budget_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStarted:
+    """One of them is planned, and what is left of it joins the queue."""
+
+    image: str
+    blocks: int
+    """Of the prediction."""
+    finished: int
+    """Of these, finished by an earlier run."""
+    pixels: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageEnded:
+    """Nothing more will happen to one of them."""
+
+    image: str
+    state: Literal["complete", "failed", "refused"]
+    error: str = ""
+    """One paragraph, where something went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class CohortEnded:
+    """Nothing more will happen."""
+
+    complete: int
+    failed: int
+    """Images that failed or were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +122,18 @@ class RunEnded:
     """Blocks recorded as failed."""
 
 
-Event = RunStarted | PhaseStarted | TilesInferred | BlockFinished | Warned | RunEnded
+Event = (
+    RunStarted
+    | PhaseStarted
+    | TilesInferred
+    | BlockFinished
+    | Warned
+    | RunEnded
+    | CohortStarted
+    | ImageStarted
+    | ImageEnded
+    | CohortEnded
+)
 OnEvent = Callable[[Event], None]
 
 

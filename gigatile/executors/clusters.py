@@ -44,7 +44,7 @@ def local_cluster(workers: int, devices: Sequence[str] = ()) -> Iterator[Any]:
     """
     from distributed import Client, LocalCluster
 
-    class OneDeviceEach(LocalCluster):
+    class OneDeviceEach(LocalCluster):  # type: ignore[misc]  # distributed has no types
         """Gives each worker an environment of its own."""
 
         def new_worker_spec(self) -> Any:

@@ -322,7 +322,8 @@ def _prepare(token: str, payload: bytes) -> tuple[str, ...]:
         job = cloudpickle.loads(payload)
         notes = tuple(job.prepare())
         while len(_JOBS) >= _JOBS_KEPT:
-            del _JOBS[next(iter(_JOBS))]
+            oldest = next(iter(_JOBS))
+            _JOBS.pop(oldest).rest()
         _JOBS[token] = job
         return notes
 
@@ -333,7 +334,12 @@ def _run(token: str, keys: tuple[Any, ...]) -> Outcome:
         job = _JOBS.get(token)
         if job is None:
             raise _NotPrepared(token)
-        return job(keys, True, threading.Event(), _ignore)
+        # Memory is planned for one job at a time; the last one in the table is the one that ran last.
+        if next(reversed(_JOBS)) != token:
+            _JOBS[next(reversed(_JOBS))].rest()
+            _JOBS[token] = _JOBS.pop(token)
+        outcome: Outcome = job(keys, True, threading.Event(), _ignore)
+        return outcome
 
 
 def _ignore(steps: int, size: int) -> None:

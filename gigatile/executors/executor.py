@@ -59,6 +59,10 @@ class Job(Protocol[K_contra]):
         the user should know."""
         ...
 
+    def rest(self) -> None:
+        """Let go of what is held between calls, such as caches; it may be called again later."""
+        ...
+
     def __call__(self, keys: Sequence[K_contra], alone: bool, stop: Event, notify: Notify) -> Outcome:
         """Do them one after the other.
 

@@ -176,6 +176,17 @@ def fitted(draft: Plan, executor: Executor = "threads", workers: int | None = No
     )
 
 
+def shared(whole: Plan, shares: int) -> Plan | None:
+    """A fitted plan whose image takes only its share of what the budget leaves beyond the process itself.
+
+    Same lanes, same block, less cache; None where that does not hold.
+    """
+    budget, base = whole.memory.budget_bytes, base_bytes()
+    part = base + (budget - base) // shares
+    memory = _demand(whole, whole.block).fitted(part, whole.memory.lanes)
+    return replace(whole, memory=replace(memory, budget_bytes=budget, shares=shares)) if memory.fits else None
+
+
 def _opened(image: Any) -> Image:
     if isinstance(image, Image):
         return image

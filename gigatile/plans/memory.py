@@ -47,6 +47,8 @@ class MemoryPlan:
     """Budget of the decoded-chunk cache of each process."""
     scale_cache_bytes: tuple[int, ...] = ()
     """The same for each scale beside 1, which reads for itself."""
+    shares: int = 1
+    """Into how many parts what is not the process itself is divided, so that as many images may be worked on."""
     decoded_ratio: float = 1.0
     """How often a source chunk is decoded, on average, with that cache and blocks in order."""
 
@@ -157,7 +159,7 @@ class Demand:
             left -= others[-1] - low
         parts["decoded chunks"] = (cache + sum(others)) * max(processes, 1)
         ratio = self._decoded_ratio(cache, least, enough)
-        return MemoryPlan(budget_bytes, parts, lanes, processes, cache, tuple(others), ratio)
+        return MemoryPlan(budget_bytes, parts, lanes, processes, cache, tuple(others), decoded_ratio=ratio)
 
     @property
     def _blocks(self) -> Blocks:

@@ -21,7 +21,9 @@ Existing = Literal["resume", "retry-failed", "overwrite"]
 
 
 @contextmanager
-def begun(plan: Plan, directory: RunDirectory, carrier: Carrier, how: How, existing: Existing) -> Iterator[RunWork]:
+def begun(
+    plan: Plan, directory: RunDirectory, carrier: Carrier, how: How, existing: Existing, *, shares: int = 1
+) -> Iterator[RunWork]:
     """Hold the directory, and say what is left to do in it.
 
     Parameters
@@ -33,6 +35,8 @@ def begun(plan: Plan, directory: RunDirectory, carrier: Carrier, how: How, exist
     how : How
     existing : {"resume", "retry-failed", "overwrite"}
         What to do with a directory that holds a run.
+    shares : int
+        Images that may be worked on at the same time, see `Carrier.fit`.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def begun(plan: Plan, directory: RunDirectory, carrier: Carrier, how: How, exist
         stored = None if existing == "overwrite" else directory.read()
         if stored is not None:
             plan = _agreed(plan, stored, directory)
-        plan = _with_statistics(carrier.fit(plan), stored)
+        plan = _with_statistics(carrier.fit(plan, shares), stored)
         retry = existing == "retry-failed"
         with working(), closing(RunWork(plan, directory, replace(how, retry_failed=retry))) as work:
             work.begin(new=stored is None)

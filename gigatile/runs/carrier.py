@@ -11,7 +11,7 @@ from typing import Any, Literal
 from gigatile.errors import UsageError
 from gigatile.executors.executor import Callbacks, Work
 from gigatile.executors.threads import ThreadExecutor
-from gigatile.plans.build import fitted, limited
+from gigatile.plans.build import fitted, limited, shared
 from gigatile.plans.plan import Plan
 
 Kind = Literal["threads", "processes", "cluster"]
@@ -29,16 +29,26 @@ class Carrier:
     _stack: ExitStack = field(default_factory=ExitStack)
     _started: Any = None
 
-    def fit(self, plan: Plan) -> Plan:
+    def fit(self, plan: Plan, shares: int = 1) -> Plan:
         """The plan with lanes and caches for these workers.
+
+        Parameters
+        ----------
+        plan : Plan
+        shares : int
+            Images that may be worked on at the same time in one process. Where the budget does not hold as many
+            without giving up lanes, ``plan.memory.shares`` is 1: the image must have the process for itself.
 
         Raises
         ------
         MemoryRefused
             The budget cannot hold it, or is above what a worker may use.
         """
-        if self.kind != "cluster":
-            return fitted(plan, self.kind, self._wanted(plan))
+        if self.kind == "threads":
+            whole = fitted(plan, "threads", self.workers)
+            return (shared(whole, shares) or whole) if shares > 1 else whole
+        if self.kind == "processes":
+            return fitted(plan, "processes", self._wanted(plan))
         from gigatile.executors.clusters import worker_limits
 
         limits = worker_limits(self.client)
@@ -47,20 +57,22 @@ class Carrier:
             plan = limited(plan, min(known), "a worker of the cluster")
         return fitted(plan, "cluster", max(len(limits), 1))
 
-    def carry(self, work: Work, plan: Plan, callbacks: Callbacks) -> None:
+    def carry(self, work: Work, lanes: int, callbacks: Callbacks, *, on_devices: bool = False) -> None:
         """Do the work; processes are started only now, for the first that is not finished yet.
 
         Parameters
         ----------
         work : Work
-        plan : Plan
-            A plan that was fitted here: it says how many lanes or processes there are.
+        lanes : int
+            Threads or processes; a cluster has as many as it has.
         callbacks : Callbacks
+        on_devices : bool
+            Whether each process is to have a CUDA device of its own.
         """
         if work.finished:
             return
         if self.kind == "threads":
-            ThreadExecutor(plan.memory.lanes).run(work, callbacks)
+            ThreadExecutor(lanes).run(work, callbacks)
             return
         from gigatile.executors.clusters import local_cluster, visible_devices
         from gigatile.executors.dask import DaskExecutor
@@ -68,8 +80,8 @@ class Carrier:
         if self._started is None:
             client = self.client
             if client is None:
-                devices = visible_devices() if plan.model.model.device == "cuda" else ()
-                client = self._stack.enter_context(local_cluster(plan.memory.processes, devices))
+                devices = visible_devices() if on_devices else ()
+                client = self._stack.enter_context(local_cluster(lanes, devices))
             self._started = DaskExecutor(client)
         self._started.run(work, callbacks)
 
@@ -100,7 +112,7 @@ def open_carrier(executor: str | Path | Any, workers: int | None) -> Iterator[Ca
     """
     if executor in ("threads", "processes"):
         with ExitStack() as stack:
-            yield Carrier(executor, workers, _stack=stack)
+            yield Carrier("threads" if executor == "threads" else "processes", workers, _stack=stack)
         return
     if isinstance(executor, str) and not executor.startswith(("tcp://", "tls://")):
         raise UsageError(

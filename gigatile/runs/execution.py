@@ -22,15 +22,19 @@ from gigatile.errors import StorageError
 from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunStarted, ignore
 from gigatile.executors.executor import Failure, Job, Outcome, Task
 from gigatile.executors.queue import Deaths, Policy, Queue, poison
-from gigatile.images.image import DEFAULT_CACHE_BYTES
 from gigatile.models.shipping import Shipment, ship
 from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
 from gigatile.plans.plan import Plan
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
-from gigatile.runs.ledger import LedgerReader, LedgerState, LedgerWriter, missing_shards
+from gigatile.runs.ledger import FAILED, PENDING, LedgerReader, LedgerState, LedgerWriter, compact
+from gigatile.runs.shards import missing_shards
 from gigatile.runs.status import seam_map, totals
 from gigatile.runs.versions import versions
+
+
+COMPACT_EVERY = 1_000
+"""Tasks after which the ledger of a bucket is put together again."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class RunWork:
         self._queue: Queue[BlockKey] | None = None
         self._job: BlockJob | None = None
         self._level = -1
+        self._heard = 0
+        self.finished_before = 0
+        """Blocks of the prediction that earlier runs finished."""
         self.failed = 0
         """Blocks that are recorded as failed, once the run is over."""
 
@@ -73,6 +80,7 @@ class RunWork:
             self._write_run_json(LedgerState(self._grids), complete=False)
         self.directory.store.remove_leftovers()
         create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
+        compact(self.directory.ledger)
         state = self._reader.refresh()
         if self._how.retry_failed:
             state = self._forgotten(state)
@@ -82,11 +90,12 @@ class RunWork:
         shipment = self._shipped() if self._how.ships and any(todo.any() for todo in self._pending) else None
         self._job = BlockJob(self.plan, self.directory, self._pending[0], self._token, shipment)
         blocks = self.plan.blocks.count
+        self.finished_before = blocks - int(self._pending[0].sum())
         self._how.on_event(
             RunStarted(
                 directory=self.directory.name,
                 blocks=blocks,
-                finished=blocks - int(self._pending[0].sum()),
+                finished=self.finished_before,
                 pixels=self.plan.grid.shape[0] * self.plan.grid.shape[1],
                 lanes=self.plan.memory.lanes,
                 budget_bytes=self.plan.memory.budget_bytes,
@@ -111,7 +120,7 @@ class RunWork:
 
     def job(self, token: str) -> Job[BlockKey]:
         """See `Work.job`."""
-        assert self._job is not None and token == self._token
+        assert self._job is not None, "not begun"
         return self._job
 
     def take(self, worker: str, *, idle: bool) -> Task[BlockKey] | None:
@@ -128,6 +137,9 @@ class RunWork:
             for record in outcome.results:
                 self._tell(record)
         self._give_up(given_up)
+        self._heard += 1
+        if self._heard % COMPACT_EVERY == 0:
+            compact(self.directory.ledger)
         self._advance()
 
     def lost(self, task: Task[BlockKey], worker: str) -> None:
@@ -137,7 +149,7 @@ class RunWork:
         state = self._reader.refresh()
         suspects = state.suspects()
         begun = [key for key in task.keys if key in suspects]
-        finished = [key for key in task.keys if not state.pending(key.level)[key.row, key.col]]
+        finished = [key for key in task.keys if state.status(key.level)[key.row, key.col] != PENDING]
         counts = self._queue.matters(task)
         given_up = self._queue.lost(task, worker, begun, finished)
         for key in finished if counts else ():
@@ -159,14 +171,15 @@ class RunWork:
         """Let go of the ledger and of the cache."""
         self._ledger.close()
         if self._job is not None:
-            self._job.close()
-        # What the cache holds is of no use to whoever keeps the plan.
-        self.plan.image.use_cache(DEFAULT_CACHE_BYTES, None)
+            self._job.rest()
 
     def _advance(self) -> None:
         if self._queue is not None and self._queue.finished:
             state = self._reader.refresh()
             self._check_there(state)
+            if self._job is not None:
+                # The image is not read any more, and the pyramid needs no model.
+                self._job.rest()
             self._next_phase(state)
 
     def _next_phase(self, state: LedgerState) -> None:
@@ -174,7 +187,7 @@ class RunWork:
         self._queue = None
         while not self.finished:
             if self._level >= 0:
-                self.failed = int(state.failed(self._level).sum())
+                self.failed = state.count(FAILED, self._level)
             self._level += 1
             if self.failed or self.finished:
                 self._conclude(state)
@@ -185,9 +198,6 @@ class RunWork:
                 phase: Literal["predict", "pyramid"] = "pyramid" if self._level else "predict"
                 self._how.on_event(PhaseStarted(phase, int(todo.sum())))
                 self._give_up_poison(state)
-                if self._level:
-                    # The image is not read any more.
-                    self.plan.image.use_cache(DEFAULT_CACHE_BYTES, None)
                 self._advance()
                 return
 
@@ -260,14 +270,10 @@ class RunWork:
 
     def _forgotten(self, state: LedgerState) -> LedgerState:
         """Make failed blocks pending again; what they fail with next is what counts then."""
-        keys = [
-            BlockKey(level, int(row), int(col))
-            for level in range(len(self._grids))
-            for row, col in np.argwhere(state.failed(level))
-        ]
-        for key, identities in self._reader.identities(keys).items():
-            self._ledger.revoke(key, identities, "retried")
-        return self._reader.refresh() if keys else state
+        if not state.count(FAILED):
+            return state
+        self._ledger.revoke_all(self._reader.identities(state.failures()), "retried")
+        return self._reader.refresh()
 
     def _reopen(self, state: LedgerState) -> None:
         """Take back the marks of completeness of a run in which something has to be done again."""

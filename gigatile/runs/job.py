@@ -15,6 +15,7 @@ import numpy.typing as npt
 from gigatile.engine.block import BlockEngine, BlockKey, BlockRecord
 from gigatile.errors import BlockError, StorageError
 from gigatile.executors.executor import Failure, Notify, Outcome
+from gigatile.images.image import DEFAULT_CACHE_BYTES
 from gigatile.models.shipping import Shipment, offer
 from gigatile.plans.plan import Plan
 from gigatile.runs.directory import RunDirectory
@@ -92,9 +93,12 @@ class BlockJob:
             ledger.released(attempt)
         return Outcome(records, failures)
 
-    def close(self) -> None:
-        """Let go of this process's part of the ledger."""
+    def rest(self) -> None:
+        """See `Job.rest`: the decoded chunks, and this process's log in the ledger."""
         with self._lock:
+            if self._engine is not None:
+                self._engine = None
+                self.plan.image.use_cache(DEFAULT_CACHE_BYTES, None)
             if self._ledger is not None:
                 self._ledger.close()
 

@@ -105,7 +105,9 @@ def run(
     with open_carrier(executor, workers) as carrier:
         how = how_to_run(carrier, on_event)
         with begun(plan, directory, carrier, how, existing) as work:
-            carrier.carry(work, work.plan, callbacks(on_event, stop))
+            plan = work.plan
+            on_devices = plan.model.model.device == "cuda"
+            carrier.carry(work, plan.memory.lanes, callbacks(on_event, stop), on_devices=on_devices)
     return Result(str(out) if directory.store.local is None else directory.name, status(out))
 
 
