@@ -120,7 +120,8 @@ def new_identity() -> str:
 
 def line_of_record(record: BlockRecord) -> bytes:
     """The line of what happened to a block."""
-    fields: dict[str, Any] = {name: getattr(record, name) for name in _SHARED}
+    # Every default is false; left out here, because msgspec takes a computed 0.0 for another than its own.
+    fields: dict[str, Any] = {name: value for name in _SHARED if (value := getattr(record, name))}
     if not 0 <= record.seam_difference <= LARGEST_DIFFERENCE:  # also NaN
         fields["seam_difference"] = None
     return framed(_KINDS[record.status](id=new_identity(), block=str(record.block), **fields))
