@@ -1,4 +1,4 @@
-"""Decoded units, kept while they will be needed again and evicted by next use.
+"""U units, kept while they will be needed again and evicted by next use.
 
 When the order of the reads is known, the best unit to evict is the one whose next use is furthest away
 (Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal 5(2), 1966).
@@ -12,14 +12,23 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Generic, Protocol, TypeVar
 
 Key = tuple[int, int, int]
 """Level, and row and column of the decode unit."""
-Decoded = np.ndarray[Any, Any]
 NEVER = float("inf")
+
+
+class Sized(Protocol):
+    """What is kept: an array, or what stands for one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        ...
+
+
+U = TypeVar("U", bound=Sized)
 
 
 class Schedule(Protocol):
@@ -31,7 +40,7 @@ class Schedule(Protocol):
 
 
 @dataclass(slots=True)
-class UnitCache:
+class UnitCache(Generic[U]):
     """A bounded store of decoded units that decodes each at most once at a time.
 
     Memory bound
@@ -44,11 +53,11 @@ class UnitCache:
     schedule: Schedule | None = None
     """Without one, the least recently used unit goes first."""
     held_bytes: int = 0
-    _units: OrderedDict[Key, Decoded] = field(default_factory=OrderedDict)
-    _pending: dict[Key, Future[Decoded]] = field(default_factory=dict)
+    _units: OrderedDict[Key, U] = field(default_factory=OrderedDict)
+    _pending: dict[Key, Future[U]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, key: Key, decode: Callable[[Key], Decoded]) -> Decoded:
+    def get(self, key: Key, decode: Callable[[Key], U]) -> U:
         """The unit, from the cache, from another thread that is decoding it, or decoded here.
 
         Raises
@@ -80,7 +89,7 @@ class UnitCache:
         future.set_result(unit)
         return unit
 
-    def _keep(self, key: Key, unit: Decoded) -> None:
+    def _keep(self, key: Key, unit: U) -> None:
         if unit.nbytes > self.budget_bytes or self._next_use(key) == NEVER:
             return
         self._units[key] = unit

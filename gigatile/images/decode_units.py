@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil
 
-from gigatile.errors import ImageError
+from gigatile.errors import BlockError, ImageError
 from gigatile.images.info import Level
 from gigatile.units import format_bytes
 
@@ -99,6 +99,16 @@ def chunks_of(level: Level, row: int, col: int) -> Iterator[tuple[int, int, slic
         ys = slice(i * height - top, min((i + 1) * height, level.shape[0]) - top)
         for j in cols:
             yield i, j, ys, slice(j * width - left, min((j + 1) * width, level.shape[1]) - left)
+
+
+def out_of_memory(where: str, shape: tuple[int, int]) -> BlockError:
+    """The error of a unit of this height and width that the memory does not hold: not the file's fault."""
+    return BlockError(
+        where,
+        expected=f"memory for {shape[0]} x {shape[1]} pixels",
+        found="none left",
+        fix="Type a smaller --memory or --workers 1, or close other programs.",
+    )
 
 
 def refuse_giant(where: str, chunk: tuple[int, int], pixel_bytes: int) -> None:

@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from gigatile.errors import ImageError, UsageError
+from gigatile.images.bad_units import BadUnits, Filled, OnBadChunk, Unit, decoded_or_filled
 from gigatile.images.cache import Key, Schedule, UnitCache
-from gigatile.images.info import ImageInfo, Level, Source, Transform
+from gigatile.images.info import ImageInfo, Level, Source, Transform, fill_value
 from gigatile.machine import available_cores
 from gigatile.tiling.border import Border
 from gigatile.tiling.region import Region
@@ -45,7 +46,14 @@ class Image:
     `cache.budget_bytes` of decoded units, and `IN_FLIGHT_BYTES` (or one unit, if larger) a window being read.
     """
 
-    def __init__(self, source: Source, *, channels: tuple[int, ...] | None = None, level: int = 0) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        channels: tuple[int, ...] | None = None,
+        level: int = 0,
+        on_bad_chunk: OnBadChunk = "fail",
+    ) -> None:
         self.source = source
         self.info: ImageInfo = source.info
         self.level = level
@@ -53,11 +61,14 @@ class Image:
         colours = tuple(i for i in range(len(self.info.channels)) if i != self.info.alpha)
         self.selected = colours if channels is None else channels
         """Indices of the channels that are read, in order; alpha is validity, not a channel."""
-        self.cache = UnitCache(DEFAULT_CACHE_BYTES)
+        self.on_bad_chunk: OnBadChunk = on_bad_chunk
+        """``fill``: chunks that do not decode are nodata, invalid, and noted in `bad_units`."""
+        self.cache: UnitCache[Unit] = UnitCache(DEFAULT_CACHE_BYTES)
         self.counter = DecodeCounter()
+        self.bad_units = BadUnits()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.source, self.selected, self.level)
+        return _rebuild, (self.source, self.selected, self.level, self.on_bad_chunk)
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
@@ -135,9 +146,42 @@ class Image:
                 found=str(level),
                 fix="`gigatile info` lists the levels.",
             )
-        other = Image(self.source, channels=chosen, level=self.level if level is None else level)
+        other = self.apart(self.level if level is None else level)
+        other.selected = chosen
         other.cache, other.counter = self.cache, self.counter
         return other
+
+    def apart(self, level: int) -> Image:
+        """The same channels at a level, with a cache and a counter of its own; notes on bad units are shared."""
+        other = Image(self.source, channels=self.selected, level=level, on_bad_chunk=self.on_bad_chunk)
+        other.bad_units = self.bad_units
+        return other
+
+    def noting(self) -> Image:
+        """The same image, reader, cache and counter, with notes on bad units of its own: those that it meets itself."""
+        other = self.select()
+        other.bad_units = BadUnits()
+        return other
+
+    def with_bad_chunks(self, rule: OnBadChunk) -> Image:
+        """The same image with another way to treat chunks that do not decode.
+
+        Under ``fill`` a decode unit with such a chunk is nodata as a whole (`info.fill_value`), invalid in
+        `read_with_validity` even if the image declares no nodata, and noted in `bad_units`. `read`, which a run
+        without a mask uses, gives the same pixels and can only note it. A failing storage is no bad chunk.
+
+        Parameters
+        ----------
+        rule : {"fail", "fill"}
+
+        Raises
+        ------
+        UsageError
+            There is no such rule.
+        """
+        if rule not in get_args(OnBadChunk):
+            raise UsageError("on_bad_chunk", expected=" or ".join(get_args(OnBadChunk)), found=repr(rule))
+        return Image(self.source, channels=self.selected, level=self.level, on_bad_chunk=rule)
 
     def read(self, region: Region, level: int | None = None, border: Border = REFLECT) -> Pixels:
         """Read a window of one level.
@@ -160,7 +204,7 @@ class Image:
             Bytes of the file cannot be read or decoded.
         """
         level = self.level if level is None else level
-        return self._window(region, level, border, self.selected)
+        return self._window(region, level, border, self.selected)[0]
 
     def read_with_validity(self, region: Region, border: Border) -> tuple[Pixels, Pixels | None]:
         """Read a window of the level that is worked on, and which of its pixels mean something.
@@ -169,17 +213,20 @@ class Image:
         -------
         pixels : ndarray, shape (c, y, x)
         valid : ndarray of bool, shape (y, x), or None
-            True where valid. A pixel is invalid where its alpha is 0, or where every selected channel is
-            nodata or NaN. None where the image has no way of saying so.
+            True where valid. A pixel is invalid where its alpha is 0, where every selected channel is
+            nodata or NaN, or where it was filled. None where the image has no way of saying so.
         """
         alpha = self.info.alpha
-        if alpha is None:
-            pixels = self._window(region, self.level, border, self.selected)
-            return pixels, self._validity(pixels)
-        both = self._window(region, self.level, border, (*self.selected, alpha))
-        pixels, opaque = both[:-1], both[-1] != 0
+        wanted = self.selected if alpha is None else (*self.selected, alpha)
+        pixels, filled = self._window(region, self.level, border, wanted)
+        masks = [] if filled is None else [~filled]
+        if alpha is not None:
+            masks.append(pixels[-1] != 0)
+            pixels = pixels[:-1]
         valid = self._validity(pixels)
-        return pixels, opaque if valid is None else opaque & valid
+        for mask in masks:
+            valid = mask if valid is None else valid & mask
+        return pixels, valid
 
     def dask(self, level: int = 0) -> Any:
         """The level as a lazy dask array, shape (c, y, x), one dask chunk per decode unit."""
@@ -204,7 +251,10 @@ class Image:
         side_y, side_x = int(np.diff(edges_y).max()), int(np.diff(edges_x).max())
         return len(self.info.channels) * side_y * side_x * self.dtype.itemsize
 
-    def _window(self, region: Region, level: int, border: Border, channels: tuple[int, ...]) -> Pixels:
+    def _window(
+        self, region: Region, level: int, border: Border, channels: tuple[int, ...]
+    ) -> tuple[Pixels, Pixels | None]:
+        """Pixels, shape (c, y, x), and where they were filled, shape (y, x); None: nowhere."""
         height, width = self.levels[level].shape
         image = Region(0, 0, height, width)
         if region.clipped(image) == region:
@@ -214,22 +264,23 @@ class Image:
         out = np.empty((len(channels), len(rows), len(cols)), self.dtype)
         if rows.max(initial=-1) < 0 or cols.max(initial=-1) < 0:
             out[...] = border.value
-            return out
+            return out, None
         inside_y, inside_x = rows[rows >= 0], cols[cols >= 0]
         hull = Region(int(inside_y.min()), int(inside_x.min()), int(inside_y.max()) + 1, int(inside_x.max()) + 1)
-        pixels = self._inside(hull, level, channels)
+        pixels, filled = self._inside(hull, level, channels)
+        at_y, at_x = np.maximum(rows - hull.y0, 0), np.maximum(cols - hull.x0, 0)
         # One axis at a time: two small gathers instead of one over all pairs of indices.
-        wide = np.take(pixels, np.maximum(cols - hull.x0, 0), axis=2)
-        np.take(wide, np.maximum(rows - hull.y0, 0), axis=1, out=out)
+        np.take(np.take(pixels, at_x, axis=2), at_y, axis=1, out=out)
         out[:, rows < 0] = border.value
         out[:, :, cols < 0] = border.value
-        return out
+        return out, None if filled is None else filled[np.ix_(at_y, at_x)] & (rows >= 0)[:, None] & (cols >= 0)
 
-    def _inside(self, region: Region, level: int, channels: tuple[int, ...]) -> Pixels:
+    def _inside(self, region: Region, level: int, channels: tuple[int, ...]) -> tuple[Pixels, Pixels | None]:
         """A window that lies inside the level, assembled from decoded units."""
         out = np.empty((len(channels), *region.shape), self.dtype)
+        filled: Pixels | None = None
         if not region.pixels:
-            return out
+            return out, filled
         chosen: Any = channels
         if channels == tuple(range(channels[0], channels[0] + len(channels))):
             chosen = slice(channels[0], channels[0] + len(channels))
@@ -238,20 +289,25 @@ class Image:
         for (_, row, col), unit in self._decoded(keys):
             box = Region(edges_y[row], edges_x[col], edges_y[row + 1], edges_x[col + 1])
             part = box.clipped(region)
-            source = part.shifted(-box.y0, -box.x0).slices()
             target = part.shifted(-region.y0, -region.x0).slices()
-            out[(slice(None), *target)] = unit[(chosen, *source)]
-        return out
+            if isinstance(unit, Filled):
+                self.bad_units.note(unit.place)
+                filled = np.zeros(region.shape, bool) if filled is None else filled
+                filled[target] = True
+                out[(slice(None), *target)] = fill_value(self.info)
+            else:
+                out[(slice(None), *target)] = unit[(chosen, *part.shifted(-box.y0, -box.x0).slices())]
+        return out, filled
 
     def _units(self, region: Region, level: int) -> list[tuple[int, int]]:
         return self.levels[level].units(region.y0, region.y1, region.x0, region.x1)
 
-    def _decoded(self, keys: list[Key]) -> Iterator[tuple[Key, Pixels]]:
+    def _decoded(self, keys: list[Key]) -> Iterator[tuple[Key, Unit]]:
         """The units in order, a few of them decoded ahead by the pool; bounded whatever the window."""
         if len(keys) == 1:
             yield keys[0], self.cache.get(keys[0], self._decode)
             return
-        ahead: list[tuple[Key, Future[Pixels]]] = []
+        ahead: list[tuple[Key, Future[Unit]]] = []
         waiting = iter(keys)
         pool = decode_pool()
         fit = max(IN_FLIGHT_BYTES // self.unit_bytes(keys[0][0]), 1)
@@ -264,8 +320,9 @@ class Image:
                 ahead.append((following, pool.submit(self.cache.get, following, self._decode)))
             yield key, unit
 
-    def _decode(self, key: Key) -> Pixels:
-        unit = self.source.decode(*key)
+    def _decode(self, key: Key) -> Unit:
+        fills = self.on_bad_chunk == "fill"
+        unit = decoded_or_filled(self.source, key) if fills else self.source.decode(*key)
         self.counter.add()
         return unit
 
@@ -294,7 +351,8 @@ class Image:
     @cached_property
     def has_validity(self) -> bool:
         """Whether the image can say that a pixel is invalid."""
-        return self.info.alpha is not None or self.info.nodata is not None or self.dtype.kind == "f"
+        declares = self.info.alpha is not None or self.info.nodata is not None or self.dtype.kind == "f"
+        return declares or self.on_bad_chunk == "fill"
 
 
 class DecodeCounter:
@@ -316,8 +374,8 @@ class DecodeCounter:
             return units
 
 
-def _rebuild(source: Source, channels: tuple[int, ...], level: int) -> Image:
-    return Image(source, channels=channels, level=level)
+def _rebuild(source: Source, channels: tuple[int, ...], level: int, on_bad_chunk: OnBadChunk) -> Image:
+    return Image(source, channels=channels, level=level, on_bad_chunk=on_bad_chunk)
 
 
 _POOLS: dict[int, ThreadPoolExecutor] = {}

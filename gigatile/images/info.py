@@ -56,7 +56,7 @@ class ImageInfo:
     """Everything a file says of itself; pixels excluded."""
 
     path: str
-    """Where it is; ``<array>`` for data in memory."""
+    """Where it is: a path, or a URL without secrets; ``<array>`` for data in memory."""
     format: str
     """`svs`, `ome-tiff`, `geotiff`, `tiff`, `ome-zarr`, `zarr`, `numpy`, `dask`."""
     dtype: np.dtype[Any]
@@ -79,8 +79,18 @@ class ImageInfo:
     """What disagreed or was left aside, for ``gigatile info``."""
 
 
+def fill_value(info: ImageInfo) -> float:
+    """What stands for pixels that cannot be decoded: the nodata value, else NaN for floats, else 0."""
+    nodata, kind = info.nodata, info.dtype.kind
+    if kind == "f":
+        return float("nan") if nodata is None else nodata
+    low, high = (0, 1) if kind == "b" else (int(np.iinfo(info.dtype).min), int(np.iinfo(info.dtype).max))
+    # Files declare values that their pixels cannot hold, -9999 for bytes.
+    return nodata if nodata is not None and low <= nodata <= high and nodata == int(nodata) else 0
+
+
 class Source(Protocol):
-    """A reader of one format. Safe to call from many threads; picklable (reopens by path)."""
+    """A reader of one format. Safe to call from many threads; picklable (reopens by path or URL)."""
 
     @property
     def info(self) -> ImageInfo:
@@ -98,13 +108,11 @@ class Source(Protocol):
 
         Raises
         ------
+        DecodeError
+            The bytes end too early or do not decode: names file, level and offset.
         BlockError
-            The bytes cannot be read or decoded: names file, level and offset.
+            The storage failed, or the memory does not hold the unit: it may go better another time.
         """
-        ...
-
-    def chunks_in(self, level: int, row: int, col: int) -> int:
-        """Number of stored chunks that `decode` of this unit reads."""
         ...
 
     def identity(self) -> Mapping[str, str | int]:

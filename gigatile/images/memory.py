@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from itertools import pairwise
@@ -90,10 +89,6 @@ class ArraySource:
         xs = slice(grid.edges_x[col], grid.edges_x[col + 1])
         return self._cyx[:, ys, xs].astype(self._info.dtype, copy=False)
 
-    def chunks_in(self, level: int, row: int, col: int) -> int:
-        """One: a unit is a window."""
-        return 1
-
     def identity(self) -> Mapping[str, str | int]:
         """Digest of all values up to 256 MiB, of 18 rows per channel beyond; shape and dtype."""
         digest = sha256()
@@ -140,11 +135,11 @@ class DaskSource:
         self._cyx: Any = order.arrange(array[order.index(slice(None), slice(None))])
         channels, height, width = self._cyx.shape
         pixel_bytes = dtype.itemsize * channels
-        self._borders = tuple(_borders(sizes) for sizes in self._cyx.chunks[1:])
-        edges_x = _merged(self._borders[1], UNIT_SIDE_PX)
+        borders = tuple(_borders(sizes) for sizes in self._cyx.chunks[1:])
+        edges_x = _merged(borders[1], UNIT_SIDE_PX)
         widest = max(b - a for a, b in pairwise(edges_x))
-        edges_y = _merged(self._borders[0], min(UNIT_SIDE_PX, UNIT_BYTES // (widest * pixel_bytes)))
-        chunk = tuple(max(b - a for a, b in pairwise(borders)) for borders in self._borders)
+        edges_y = _merged(borders[0], min(UNIT_SIDE_PX, UNIT_BYTES // (widest * pixel_bytes)))
+        chunk = tuple(max(b - a for a, b in pairwise(ends)) for ends in borders)
         self._info = ImageInfo(
             path="<dask array>",
             format="dask",
@@ -189,16 +184,6 @@ class DaskSource:
                 fix="The array's chunks are not what its metadata say.",
             )
         return pixels.astype(self._info.dtype, copy=False)
-
-    def chunks_in(self, level: int, row: int, col: int) -> int:
-        """Number of dask chunks in a unit, all channels."""
-        grid = self._info.levels[level]
-        spans = ((grid.edges_y[row], grid.edges_y[row + 1]), (grid.edges_x[col], grid.edges_x[col + 1]))
-        down, across = (
-            bisect_right(borders, stop - 1) - bisect_right(borders, start) + 1
-            for borders, (start, stop) in zip(self._borders, spans, strict=True)
-        )
-        return down * across * len(self._cyx.chunks[0])
 
     def identity(self) -> Mapping[str, str | int]:
         """dask's own token: the same for the same graph over the same data."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from gigatile.errors import ImageError, UsageError
-from gigatile.images.file import PositionalFile
 from gigatile.images.image import Image
 from gigatile.images.info import Source
 from gigatile.images.memory import ArraySource, DaskSource
 from gigatile.images.picture import JPEG_MAGIC, PNG_MAGIC, PictureSource
+from gigatile.storage.files import is_prefix, open_bytes
+from gigatile.storage.url import scheme_of
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -50,7 +51,8 @@ def open(target: str | Path | Any, *, axes: str | None = None) -> Image:
     Parameters
     ----------
     target : str, Path, numpy or dask array
-        A TIFF of any kind, a PNG or JPEG, the directory of a Zarr array or OME-Zarr image; or an array.
+        A TIFF of any kind, a PNG or JPEG, the directory of a Zarr array or OME-Zarr image: a path or a URL
+        (``s3://``, ``gs://``, ``az://``, ``https://``); or an array.
     axes : str, optional
         For arrays and Zarr: ``"yx"``, ``"cyx"``, ``"yxc"``; other formats say it themselves.
 
@@ -58,6 +60,8 @@ def open(target: str | Path | Any, *, axes: str | None = None) -> Image:
     ------
     ImageError
         There is no such file, or it cannot be read as one plane of channels.
+    StorageError
+        A store or server does not answer.
     """
     return Image(open_source(target, axes))
 
@@ -83,14 +87,25 @@ def open_source(target: str | Path | Any, axes: str | None = None) -> Source:
             found=type(target).__name__,
             fix="For a zarr.Array give the path of its directory, or dask.array.from_zarr(array).",
         )
-    path = Path(target)
+    place = str(target)
+    if scheme_of(place) not in ("", "file"):
+        return _open_url(place, axes)
+    path = Path(place.removeprefix("file://"))
     if not path.exists():
-        raise _missing(str(target))
-    if path.is_dir():
-        return _open_directory(path, axes)
-    if axes is not None:
-        raise UsageError(str(target), found=f"axes={axes!r}", expected="no axes: the file states its own")
-    return _open_file(path)
+        raise _missing(str(path))
+    return _open_directory(path, axes) if path.is_dir() else _open_file(str(path), axes)
+
+
+def _open_url(url: str, axes: str | None) -> Source:
+    """An object if there is one with this name, else the Zarr hierarchy below it."""
+    if url.rstrip("/").lower().endswith(".zarr") or url.endswith("/"):
+        return _open_hierarchy(url, axes)
+    try:
+        return _open_file(url, axes)
+    except ImageError as error:
+        if error.found != "no such object" or not is_prefix(url):
+            raise
+    return _open_hierarchy(url, axes)
 
 
 def _open_directory(path: Path, axes: str | None) -> Source:
@@ -101,25 +116,34 @@ def _open_directory(path: Path, axes: str | None) -> Source:
     return ZarrSource(path, axes)
 
 
-def _open_file(path: Path) -> Source:
-    file = PositionalFile(path)
+def _open_hierarchy(url: str, axes: str | None) -> Source:
+    from gigatile.images.zarr import ZarrSource
+
+    return ZarrSource(url.rstrip("/"), axes)
+
+
+def _open_file(place: str, axes: str | None) -> Source:
+    file = open_bytes(place)
+    name = file.name
+    if axes is not None:
+        raise UsageError(name, found=f"axes={axes!r}", expected="no axes: the file states its own")
     head = file.read(0, min(file.size, 132))
-    vendor = _NOT_YET_SUFFIXES.get(path.suffix.lower())
+    vendor = _NOT_YET_SUFFIXES.get(PurePosixPath(name).suffix.lower())
     if vendor:
-        raise ImageError(str(path), expected="a format with a reader", found=vendor, fix=_CONVERT)
+        raise ImageError(name, expected="a format with a reader", found=vendor, fix=_CONVERT)
     if head.startswith(_TIFF_MAGIC):
         from gigatile.images.tiff import TiffSource
 
-        return TiffSource(path)
+        return TiffSource(place)
     if head.startswith((PNG_MAGIC, JPEG_MAGIC)):
-        return PictureSource(path)
+        return PictureSource(place)
     found = next((name for magic, name in _NOT_YET if head.startswith(magic)), "")
     if head[128:132] == b"DICM":
         found = "DICOM"
     if found:
-        raise ImageError(str(path), expected="a format with a reader", found=found, fix=_CONVERT)
+        raise ImageError(name, expected="a format with a reader", found=found, fix=_CONVERT)
     raise ImageError(
-        str(path),
+        name,
         expected="a TIFF, PNG, JPEG or Zarr image",
         found=f"a file that begins with {head[:8]!r}",
         fix="Check that this is the image; if it is, convert it with `gdal_translate` or `vips tiffsave`.",
@@ -128,10 +152,6 @@ def _open_file(path: Path) -> Source:
 
 def _missing(target: str) -> ImageError:
     """Why a path that does not exist cannot be opened."""
-    if "://" in target:
-        scheme = target.split("://", 1)[0]
-        fix = "Object stores and URLs are not read yet: copy the image to a local disk."
-        return ImageError(f"{scheme}://...", expected="a local path", found="a URL", fix=fix)
     parts = target.split("+")
     if len(parts) > 1 and Path(parts[0]).exists():
         fix = "Stack the files into one, for instance with `gdal_merge.py -separate`."

@@ -86,7 +86,7 @@ class Resampled:
     """
 
     def __init__(self, image: Image, grid: ScaledGrid) -> None:
-        self._image = Image(image.source, channels=image.selected, level=grid.level)
+        self._image = image.apart(grid.level)
         self._grid = grid
 
     @property

@@ -3,9 +3,10 @@
 ::
 
     open    tifffile parses the pages ─▶ `Pages` (which page is which) ─▶ `Plane` (segments) per level
-    decode  unit ─▶ its segments: a positional read each ─▶ codec ─▶ (c, h, w)
+    decode  unit ─▶ its segments, read at once ─▶ codec, one by one ─▶ (c, h, w)
 
-Whatever the file, a segment is read by position and decoded on its own, by any number of threads.
+Whatever the file and wherever it lies, segments are read by position and decoded on their own, by any number of
+threads.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from typing import Any
 import numpy as np
 
 from gigatile.errors import GigatileError, ImageError
-from gigatile.images.decode_units import chunk_span, chunks_of, make_level
-from gigatile.images.file import PositionalFile, file_identity
+from gigatile.images.decode_units import chunk_span, chunks_of, make_level, out_of_memory
 from gigatile.images.info import ImageInfo
+from gigatile.images.places import absolute
 from gigatile.images.tiff_check import check_directories
 from gigatile.images.tiff_info import describe, with_chatter
 from gigatile.images.tiff_pages import find_pages
-from gigatile.images.tiff_segments import Plane, read_plane
+from gigatile.images.tiff_segments import Plane, read_plane, read_segments
+from gigatile.storage.files import LocalFile, as_file, open_bytes
+from gigatile.storage.reading import ByteSource
 
 Pixels = np.ndarray[Any, Any]
 
@@ -37,17 +40,19 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 class TiffSource:
-    """Reader of one TIFF file.
+    """Reader of one TIFF file, at a path or a URL.
 
     Raises
     ------
     ImageError
         The file is missing, truncated, no TIFF, or holds what cannot be read as one plane of channels.
+    StorageError
+        A store or server does not answer.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = str(path)
-        self._file = PositionalFile(path)
+    def __init__(self, place: str | Path) -> None:
+        self._place = str(place)
+        self._file = open_bytes(place)
         try:
             with _tifffile_says() as said:
                 self._info, self._planes = _parse(self._file)
@@ -55,7 +60,7 @@ class TiffSource:
             raise
         except Exception as error:  # a damaged header can fail in any line of a parser
             raise ImageError(
-                self._path,
+                self._file.name,
                 expected="a TIFF file",
                 found=f"{type(error).__name__}: {_without_object(str(error))}",
                 fix="The file is truncated, damaged or no TIFF: fetch it again.",
@@ -63,8 +68,7 @@ class TiffSource:
         self._info = with_chatter(self._info, said)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A worker may have another working directory.
-        return type(self), (str(Path(self._path).absolute()),)
+        return type(self), (absolute(self._place),)
 
     @property
     def info(self) -> ImageInfo:
@@ -79,35 +83,42 @@ class TiffSource:
         grid = self._info.levels[level]
         height = grid.edges_y[row + 1] - grid.edges_y[row]
         width = grid.edges_x[col + 1] - grid.edges_x[col]
-        out = np.empty((len(self._info.channels), height, width), self._info.dtype)
-        span = chunk_span(grid, row, col)
-        if not all(plane.is_complete(*span) for plane in self._planes[level]):
-            out[...] = 0 if self._info.nodata is None else self._info.nodata
-        first = 0
-        for plane in self._planes[level]:
-            channels = out[first : first + plane.samples]
-            for i, j, ys, xs in chunks_of(grid, row, col):
-                plane.fill(self._file, (i, j), channels[:, ys, xs], f"{self._path}, level {level}")
-            first += plane.samples
+        where = f"{self._file.name}, level {level}"
+        try:
+            out = np.empty((len(self._info.channels), height, width), self._info.dtype)
+            span = chunk_span(grid, row, col)
+            if not all(plane.is_complete(*span) for plane in self._planes[level]):
+                out[...] = 0 if self._info.nodata is None else self._info.nodata
+            self._fill(out, level, (row, col), where)
+        except MemoryError as error:
+            raise out_of_memory(f"{where}, unit {row}, {col}", (height, width)) from error
         return out
 
-    def chunks_in(self, level: int, row: int, col: int) -> int:
-        """Number of tiles or strips that the file stores in a unit, all planes together."""
-        span = chunk_span(self._info.levels[level], row, col)
-        return sum(plane.stored(*span) for plane in self._planes[level])
+    def _fill(self, out: Pixels, level: int, unit: tuple[int, int], where: str) -> None:
+        first = 0
+        jobs = []
+        for plane in self._planes[level]:
+            channels = out[first : first + plane.samples]
+            for i, j, ys, xs in chunks_of(self._info.levels[level], *unit):
+                jobs += [(plane, segment, channels[:, ys, xs]) for segment in plane.segments(i, j)]
+            first += plane.samples
+        if jobs:
+            contents = read_segments(self._file, [segment for _, segment, _ in jobs], where)
+            for (plane, segment, target), data in zip(jobs, contents, strict=True):
+                plane.fill(segment, data, target, where)
 
     def identity(self) -> Mapping[str, str | int]:
-        """Size and sampled digest of the file."""
-        return file_identity(self._file)
+        """Size and sampled digest of the file, or the ETag of an object."""
+        return self._file.identity()
 
 
-def _parse(file: PositionalFile) -> tuple[ImageInfo, list[list[Plane]]]:
+def _parse(file: ByteSource) -> tuple[ImageInfo, list[list[Plane]]]:
     """Metadata and the segments of every plane of every level."""
     import tifffile
 
-    with tifffile.TiffFile(file.path) as tif:
+    with tifffile.TiffFile(file.path if isinstance(file, LocalFile) else as_file(file)) as tif:
         check_directories(tif, file)
-        pages = find_pages(tif, file.path)
+        pages = find_pages(tif, file.name)
         planes = [[read_plane(page, file, len(level)) for page in level] for level in pages.levels]
         pixel_bytes = sum(plane.samples for plane in planes[0]) * planes[0][0].dtype.itemsize
         full = planes[0][0].shape
@@ -115,12 +126,12 @@ def _parse(file: PositionalFile) -> tuple[ImageInfo, list[list[Plane]]]:
         for level in planes:
             if any(plane.chunk != level[0].chunk or plane.shape != level[0].shape for plane in level):
                 raise ImageError(
-                    file.path,
+                    file.name,
                     expected="channels that are stored alike",
                     found="planes of different shape or tile size",
                     fix="Write the image again with one tile size.",
                 )
-        return describe(tif, file.path, pages, levels), planes
+        return describe(tif, file.name, pages, levels), planes
 
 
 @contextmanager

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from gigatile.errors import ImageError
-from gigatile.images.file import PositionalFile
+from gigatile.storage.reading import ByteSource
 
 _SUBIFDS = 330
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes per value by field type: TIFF 6.0, section 2, and BigTIFF."""
 
 
-def check_directories(tif: Any, file: PositionalFile) -> None:
+def check_directories(tif: Any, file: ByteSource) -> None:
     """Walk the directories and the sub-directories that they name.
 
     Parameters
@@ -53,7 +53,7 @@ def check_directories(tif: Any, file: PositionalFile) -> None:
             pending.extend(_check_entries(entries, flavour, file))
 
 
-def _check_entries(entries: bytes, flavour: Any, file: PositionalFile) -> Iterator[int]:
+def _check_entries(entries: bytes, flavour: Any, file: ByteSource) -> Iterator[int]:
     """Offsets of the sub-directories that a directory names."""
     order, inline = flavour.byteorder, flavour.offsetsize
     form = order + ("HHI4s" if inline == 4 else "HHQ8s")
@@ -68,13 +68,13 @@ def _check_entries(entries: bytes, flavour: Any, file: PositionalFile) -> Iterat
             yield from (found for (found,) in struct.iter_unpack(form_of_one, data))
 
 
-def _number(file: PositionalFile, offset: int, form: str) -> int:
+def _number(file: ByteSource, offset: int, form: str) -> int:
     return int(struct.unpack(form, file.read(offset, struct.calcsize(form)))[0])
 
 
-def _truncated(file: PositionalFile, what: str) -> ImageError:
+def _truncated(file: ByteSource, what: str) -> ImageError:
     return ImageError(
-        file.path,
+        file.name,
         expected="a complete TIFF",
         found=f"{what}, beyond the end of the file ({file.size} bytes)",
         fix="The file is truncated or damaged: fetch it again.",

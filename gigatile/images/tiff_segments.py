@@ -1,27 +1,39 @@
 """One page of a TIFF as segments (tiles or strips) that are read and decoded one by one.
 
-tifffile parses the page and supplies the decoder; reading goes through our own positional file, because
-tifffile's file handle has one position that all threads would fight for.
+tifffile parses the page and supplies the decoder; reading goes by positions, because tifffile's file handle has
+one that all threads would fight for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
 import numpy as np
 
-from gigatile.errors import BlockError, ImageError
+from gigatile.errors import BlockError, DecodeError, GigatileError, ImageError
 from gigatile.images.decode_units import UNIT_BYTES, refuse_giant
-from gigatile.images.file import PositionalFile
+from gigatile.storage.reading import ByteSource
 
 Pixels = np.ndarray[Any, Any]
 _JPEG = (6, 7, 34892, 33007)
 _CCITT = (2, 3, 4)
 _APERIO_YCBCR_JPEG2000 = 33003
 _END_OF_JPEG = b"\xff\xd9"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The bytes of one segment, and where its pixels go."""
+
+    number: int
+    """In the tables of the file (for large uncompressed strips, of their pieces)."""
+    offset: int
+    count: int
+    first: int
+    """First sample of the plane that is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,57 +56,83 @@ class Plane:
     decoder: Callable[[bytes, int], Pixels]
     """From the bytes of segment i to pixels (h, w, samples), perhaps beyond the edge of the page."""
 
-    def stored(self, rows: range, cols: range) -> int:
-        """How many segments the file holds in a part of the grid."""
-        return int(np.count_nonzero(self._part(rows, cols)))
-
     def is_complete(self, rows: range, cols: range) -> bool:
-        """Whether the file leaves none of them out."""
-        return bool(self._part(rows, cols).all())
+        """Whether the file leaves none of the segments in a part of the grid out."""
+        return bool(self.counts[:, rows.start : rows.stop, cols.start : cols.stop].all())
 
-    def _part(self, rows: range, cols: range) -> Pixels:
-        return self.counts[:, rows.start : rows.stop, cols.start : cols.stop]
+    def segments(self, row: int, col: int) -> Iterator[Segment]:
+        """What the file holds at a place of the grid; nothing for what it leaves out."""
+        sets, rows, cols = self.counts.shape
+        for i in range(sets):
+            if count := self.counts.item(i, row, col):
+                number = (i * rows + row) * cols + col
+                yield Segment(number, self.offsets.item(i, row, col), count, i)
 
-    def fill(self, file: PositionalFile, place: tuple[int, int], out: Pixels, where: str) -> None:
-        """Decode the segments at a place (row, col) of the grid into `out`, shape (samples, h, w).
-
-        What the file leaves out keeps its value in `out`.
+    def fill(self, segment: Segment, data: bytes, out: Pixels, where: str) -> None:
+        """Decode a segment into `out`, shape (samples, h, w); other samples keep their values.
 
         Raises
         ------
-        BlockError
-            The bytes cannot be read or decoded.
+        DecodeError
+            The bytes do not decode to such pixels.
         """
-        sets, rows, cols = self.counts.shape
-        per_segment = 1 if self.separate else self.samples
-        for i in range(sets):
-            count = self.counts.item(i, *place)
-            if count == 0:
-                continue
-            offset = self.offsets.item(i, *place)
-            segment = (i * rows + place[0]) * cols + place[1]
-            try:
-                pixels = self.decoder(file.read(offset, count), segment)
-                part = pixels[: out.shape[1], : out.shape[2]]
-                if part.shape != (*out.shape[1:], per_segment):
-                    raise ValueError(f"decoded to {pixels.shape}")  # numpy would broadcast a short segment
-                out[i * per_segment : (i + 1) * per_segment] = part.transpose(2, 0, 1)
-            except Exception as error:  # every codec has its own exceptions; none may pass without a place
-                raise BlockError(
-                    f"{where}, segment {segment} at byte {offset}",
-                    expected=f"{count} bytes that decode to {out.shape[1]} x {out.shape[2]} pixels",
-                    found=f"{type(error).__name__}: {error}",
-                    fix="The file is damaged here: fetch it again or restore it.",
-                ) from error
+        samples = 1 if self.separate else self.samples
+        try:
+            pixels = self.decoder(data, segment.number)
+            part = pixels[: out.shape[1], : out.shape[2]]
+            if part.shape != (*out.shape[1:], samples):
+                raise ValueError(f"decoded to {pixels.shape}")  # numpy would broadcast a short segment
+            out[segment.first * samples : (segment.first + 1) * samples] = part.transpose(2, 0, 1)
+        except MemoryError:
+            raise
+        except Exception as error:  # every codec has its own exceptions; none may pass without a place
+            raise DecodeError(
+                f"{where}, segment {segment.number} at byte {segment.offset}",
+                expected=f"{segment.count} bytes that decode to {out.shape[1]} x {out.shape[2]} pixels",
+                found=f"{type(error).__name__}: {error}",
+                fix=DAMAGED,
+            ) from error
 
 
-def read_plane(page: Any, file: PositionalFile, pages: int) -> Plane:
+DAMAGED = "The file is damaged here: fetch it again or restore it, or go on with --on-bad-chunk fill."
+
+
+def read_segments(file: ByteSource, segments: Sequence[Segment], where: str) -> list[bytes]:
+    """The bytes of segments, asked for at once: of a remote file near ones are one request.
+
+    Raises
+    ------
+    DecodeError
+        The file ends before.
+    BlockError
+        The storage failed, after retries where they help.
+    """
+    try:
+        return file.read_many([(segment.offset, segment.count) for segment in segments])
+    except EOFError as error:
+        raise DecodeError(_segments_at(where, segments), found=f"EOFError: {error}", fix=DAMAGED) from error
+    except OSError as error:
+        raise BlockError(
+            _segments_at(where, segments),
+            expected="storage that can be read",
+            found=str(error) if isinstance(error, GigatileError) else f"{type(error).__name__}: {error}",
+            fix="See that the storage is there and may be read.",
+        ) from error
+
+
+def _segments_at(where: str, segments: Sequence[Segment]) -> str:
+    numbers = [segment.number for segment in segments]
+    which = f"segment {numbers[0]}" if len(numbers) == 1 else f"segments {min(numbers)} to {max(numbers)}"
+    return f"{where}, {which}, from byte {min(segment.offset for segment in segments)}"
+
+
+def read_plane(page: Any, file: ByteSource, pages: int) -> Plane:
     """Take from a tifffile page (or frame) what decoding needs. The tifffile handle must be open.
 
     Parameters
     ----------
     page : tifffile.TiffPage or TiffFrame
-    file : PositionalFile
+    file : ByteSource
         The file that the page is in.
     pages : int
         How many pages make up the level: a decode unit holds pixels of all of them.
@@ -105,7 +143,7 @@ def read_plane(page: Any, file: PositionalFile, pages: int) -> Plane:
         The page is truncated, or stored in a way that cannot be decoded.
     """
     key = page.keyframe
-    _refuse_unreadable(key, file.path)
+    _refuse_unreadable(key, file.name)
     chunk = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
     separate = key.planarconfig == 2 and key.samplesperpixel > 1
     shape = (key.imagelength, key.imagewidth)
@@ -114,7 +152,7 @@ def read_plane(page: Any, file: PositionalFile, pages: int) -> Plane:
     counts = np.asarray(page.databytecounts[:needed], np.int64)
     if len(offsets) < needed or len(counts) < needed:
         raise ImageError(
-            file.path,
+            file.name,
             expected=f"{needed} tiles or strips",
             found=f"a table of {min(len(offsets), len(counts))}",
             fix="The file is truncated or damaged: fetch it again.",
@@ -122,10 +160,10 @@ def read_plane(page: Any, file: PositionalFile, pages: int) -> Plane:
     table = _Table(chunk, offsets, np.where(offsets > 0, counts, 0))
     decoder = _decoder(page)
     if _is_raw(key):
-        table = _raw_table(key, table, pages, file.path)
+        table = _raw_table(key, table, pages, file.name)
         decoder = _raw_decoder(key, table.chunk[1])
     sides = (min(table.chunk[0], shape[0]), min(table.chunk[1], shape[1]))
-    refuse_giant(file.path, sides, key.samplesperpixel * pages * key.dtype.itemsize)
+    refuse_giant(file.name, sides, key.samplesperpixel * pages * key.dtype.itemsize)
     _refuse_truncated(table, file)
     grid = (key.samplesperpixel if separate else 1, *map(ceil, np.divide(shape, table.chunk)))
     return Plane(
@@ -175,12 +213,12 @@ def _refuse_unreadable(page: Any, path: str) -> None:
             raise ImageError(path, expected="a compression with a decoder", found=found, fix=fix) from error
 
 
-def _refuse_truncated(table: _Table, file: PositionalFile) -> None:
+def _refuse_truncated(table: _Table, file: ByteSource) -> None:
     offsets, counts = table.offsets, table.counts
     beyond = int(((offsets + counts > file.size) & (counts > 0)).sum()) + int((offsets < 0).sum())
     if beyond:
         raise ImageError(
-            file.path,
+            file.name,
             expected=f"at least {int((offsets + counts).max())} bytes",
             found=f"{file.size} bytes; {beyond} of {len(offsets)} tiles or strips lie beyond the end",
             fix="The file is truncated: fetch it again.",

@@ -9,20 +9,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gigatile.errors import BlockError, GigatileError, ImageError
+from gigatile.errors import BlockError, DecodeError, GigatileError, ImageError, StorageError
 from gigatile.images.axes import AxisOrder, order_axes, require_numbers
-from gigatile.images.decode_units import chunk_span, is_reduction, make_level, refuse_giant
-from gigatile.images.file import PositionalFile, sampled_digest
+from gigatile.images.decode_units import chunk_span, is_reduction, make_level, out_of_memory, refuse_giant
 from gigatile.images.info import ImageInfo, Level
+from gigatile.images.places import absolute
 from gigatile.images.zarr_info import (
     Attributes,
     axis_names,
@@ -34,11 +32,11 @@ from gigatile.images.zarr_info import (
     transform_of,
     transform_pixel_size,
 )
+from gigatile.images.zarr_tree import Tree, open_tree, storage_failed
+from gigatile.storage.url import redacted
 from gigatile.units import PixelSize
 
 Pixels = np.ndarray[Any, Any]
-METADATA_FILES = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
-_SAMPLED_OBJECTS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,12 @@ class _Found:
 
 
 class ZarrSource:
-    """Reader of one Zarr array or OME-Zarr image in a local directory.
+    """Reader of one Zarr array or OME-Zarr image in a directory or below a URL.
 
     Parameters
     ----------
-    path : str or Path
-        The directory of the array or of the group.
+    place : str or Path
+        The directory of the array or of the group, or its URL.
     axes : str, optional
         Such as ``"cyx"``; overrides what the metadata say.
 
@@ -66,26 +64,31 @@ class ZarrSource:
     ------
     ImageError
         There is no such array, or it is not one plane of channels.
+    StorageError
+        A store or server does not answer.
     """
 
-    def __init__(self, path: str | Path, axes: str | None = None) -> None:
-        self._path, self._axes = str(path), axes
+    def __init__(self, place: str | Path, axes: str | None = None) -> None:
+        self._place, self._axes = str(place), axes
+        self._name = redacted(self._place)
+        self._tree = open_tree(self._place)
         try:
-            found = _open(self._path)
-            self._info, self._arrays, self._orders = _describe(self._path, axes, found)
+            found = _open(self._tree, self._name)
+            self._info, self._arrays, self._orders = _describe(self._name, axes, found)
         except GigatileError:
             raise
         except Exception as error:  # damaged metadata can fail in any line of a parser
+            if storage_failed(error):
+                raise StorageError(self._name, found=str(error), fix="See that the store answers.") from error
             raise ImageError(
-                self._path,
+                self._name,
                 expected="a Zarr array or OME-Zarr image",
                 found=f"{type(error).__name__}: {error}",
                 fix="Give the directory that holds zarr.json, .zarray or .zgroup.",
             ) from error
 
     def __reduce__(self) -> tuple[object, ...]:
-        # A worker may have another working directory.
-        return type(self), (str(Path(self._path).absolute()), self._axes)
+        return type(self), (absolute(self._place), self._axes)
 
     @property
     def info(self) -> ImageInfo:
@@ -101,59 +104,42 @@ class ZarrSource:
             window = order.arrange(np.asarray(array[order.index(ys, xs)]))
         except Exception as error:  # every codec and store has its own exceptions
             first = tuple(span.start for span in chunk_span(grid, row, col))
-            raise BlockError(
-                f"{self._path}, level {level} (array {array.path!r}), chunk row and column from {first}, "
-                f"pixels {ys.start}:{ys.stop}, {xs.start}:{xs.stop}",
-                expected="chunks that decode",
-                found=f"{type(error).__name__}: {error}",
-                fix="The chunk is damaged: fetch it again or restore it.",
-            ) from error
+            where = (
+                f"{self._name}, level {level} (array {array.path!r}), chunk row and column from {first}, "
+                f"pixels {ys.start}:{ys.stop}, {xs.start}:{xs.stop}"
+            )
+            if isinstance(error, MemoryError):
+                raise out_of_memory(where, (ys.stop - ys.start, xs.stop - xs.start)) from error
+            found = f"{type(error).__name__}: {error}"
+            if storage_failed(error):
+                fix = "See that the storage is there and may be read."
+                raise BlockError(where, expected="storage that can be read", found=found, fix=fix) from error
+            fix = "The chunk is damaged: fetch it again or restore it, or go on with --on-bad-chunk fill."
+            raise DecodeError(where, expected="chunks that decode", found=found, fix=fix) from error
         return np.ascontiguousarray(window, self._info.dtype)
 
-    def chunks_in(self, level: int, row: int, col: int) -> int:
-        """Number of chunks of the grid in a unit; whether each is stored only the store could say."""
-        rows, cols = chunk_span(self._info.levels[level], row, col)
-        array, order = self._arrays[level], self._orders[level]
-        deep = 1 if order.c is None else ceil(array.shape[order.c] / array.chunks[order.c])
-        return len(rows) * len(cols) * deep
-
     def identity(self) -> Mapping[str, str | int]:
-        """Digest of the metadata documents and of 16 stored objects, and how many objects there are."""
-        root = Path(self._path)
-        folders = [root / array.path for array in self._arrays] if self._info.format == "ome-zarr" else [root]
-        digest = sha256()
-        for folder in dict.fromkeys([root, *folders]):
-            for name in METADATA_FILES:
-                if (folder / name).is_file():
-                    digest.update(f"{folder.relative_to(root)}/{name}\n".encode())
-                    digest.update((folder / name).read_bytes())
-        objects = sorted({path for folder in folders for path in _objects(folder)})
-        for i in sorted({len(objects) * k // _SAMPLED_OBJECTS for k in range(_SAMPLED_OBJECTS)} if objects else ()):
-            size = objects[i].stat().st_size
-            digest.update(f"{objects[i].relative_to(root)} {size}\n".encode())
-            if size:
-                digest.update(sampled_digest(PositionalFile(objects[i]).read, size).encode())
-        return {"objects": len(objects), "sha256": digest.hexdigest()}
+        """Digest of the metadata documents and of 16 stored objects, and how many objects there are.
+
+        Of objects in a bucket their size and ETag are digested instead of their bytes; a web server, which has no
+        listing, is asked for the metadata documents alone.
+        """
+        paths = [array.path for array in self._arrays] if self._info.format == "ome-zarr" else [""]
+        return self._tree.identity(list(dict.fromkeys(["", *paths])), paths)
 
 
-def _objects(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.name not in METADATA_FILES and path.is_file())
-
-
-def _open(path: str) -> _Found:
-    """The arrays of the image at a path, full resolution first."""
+def _open(tree: Tree, path: str) -> _Found:
+    """The arrays of the image in a tree, full resolution first."""
     import zarr
 
-    if not Path(path).is_dir():
-        raise ImageError(path, expected="a Zarr directory", found="no such directory", fix="Check the path.")
-    if not any((Path(path) / name).is_file() for name in METADATA_FILES):
+    if not tree.has_metadata():
         raise ImageError(
             path,
             expected="a Zarr array or OME-Zarr image",
             found="a directory without zarr.json, .zarray or .zgroup",
             fix="Give an image file, or the directory of the array itself.",
         )
-    node = zarr.open(path, mode="r")
+    node = zarr.open(tree.store(), mode="r")
     if isinstance(node, zarr.Array):
         return _Found([node], {}, None)
     attributes = node.attrs.asdict()

@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from gigatile.errors import BlockError
+from gigatile.errors import BlockError, DecodeError
 from gigatile.images.decode_units import edges
 from gigatile.images.info import ImageInfo, Level, Source
 
@@ -57,10 +57,6 @@ class UnitSource:
         grid = self._info.levels[level]
         window = self.pixels[:, grid.edges_y[row] : grid.edges_y[row + 1], grid.edges_x[col] : grid.edges_x[col + 1]]
         return window.copy()
-
-    def chunks_in(self, level: int, row: int, col: int) -> int:
-        """One."""
-        return 1
 
     def identity(self) -> Mapping[str, str | int]:
         """Digest of all values."""
@@ -111,10 +107,6 @@ class CountingSource:
             self.decoded[level, row, col] += 1
         return self._source.decode(level, row, col)
 
-    def chunks_in(self, level: int, row: int, col: int) -> int:
-        """That of the other source."""
-        return self._source.chunks_in(level, row, col)
-
     def identity(self) -> Mapping[str, str | int]:
         """That of the other source."""
         return self._source.identity()
@@ -127,14 +119,21 @@ class FailingSource:
     ----------
     source : Source
     broken : collection of (level, row, col)
-        The units that raise `BlockError`.
+        The units that raise.
+    error : type of BlockError, optional
+        What they raise: `DecodeError` for bytes that are damaged, `BlockError` for a storage that fails.
     """
 
-    def __init__(self, source: Source, broken: Sequence[tuple[int, int, int]]) -> None:
-        self._source, self._broken = source, frozenset(broken)
+    def __init__(
+        self,
+        source: Source,
+        broken: Collection[tuple[int, int, int]],
+        error: type[BlockError] = DecodeError,
+    ) -> None:
+        self._source, self._broken, self._error = source, frozenset(broken), error
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self._source, tuple(sorted(self._broken)))
+        return type(self), (self._source, tuple(sorted(self._broken)), self._error)
 
     @property
     def info(self) -> ImageInfo:
@@ -142,14 +141,10 @@ class FailingSource:
         return self._source.info
 
     def decode(self, level: int, row: int, col: int) -> Pixels:
-        """Decode, or raise `BlockError` where the unit is broken."""
+        """Decode, or raise where the unit is broken."""
         if (level, row, col) in self._broken:
-            raise BlockError(f"<test>, level {level}, unit {row}, {col}", expected="pixels", found="a broken unit")
+            raise self._error(f"<test>, level {level}, unit {row}, {col}", expected="pixels", found="a broken unit")
         return self._source.decode(level, row, col)
-
-    def chunks_in(self, level: int, row: int, col: int) -> int:
-        """That of the other source."""
-        return self._source.chunks_in(level, row, col)
 
     def identity(self) -> Mapping[str, str | int]:
         """That of the other source."""

@@ -103,9 +103,11 @@ def test_what_is_not_there_is_refused(tmp_path):
         open_source(tmp_path / "no.tif")
     with pytest.raises(ImageError, match="not stacked yet"):
         open_source(f"{write_tiff(tmp_path / 'a.tif')}+b.tif")
-    with pytest.raises(ImageError, match="URL") as error:
+    with pytest.raises(UsageError, match="URL") as error:
         open_source("s3://key:secret@bucket/a.tif")
     assert "secret" not in str(error.value)
+    with pytest.raises(UsageError, match="ftp://"):
+        open_source("ftp://ann:secret@host/a.tif")
     (tmp_path / "dicom").mkdir()
     (tmp_path / "dicom" / "a.dcm").write_bytes(b"")
     with pytest.raises(ImageError, match="DICOM"):

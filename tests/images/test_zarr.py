@@ -73,7 +73,6 @@ def test_units_are_inner_chunks_of_shards_taken_together(tmp_path):
     level = source.info.levels[0]
     assert level.chunks == (64, 64)
     assert level.edges_y == (0, 256, 512, 768, 1000)
-    assert source.chunks_in(0, 0, 0) == 2 * 4 * 4
     np.testing.assert_array_equal(whole(source), pixels)
 
 

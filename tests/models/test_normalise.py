@@ -364,9 +364,6 @@ class Pyramid:
         ys, xs = slice(*grid.edges_y[row : row + 2]), slice(*grid.edges_x[col : col + 2])
         return self.arrays[level][:, ys, xs].copy()
 
-    def chunks_in(self, level, row, col):
-        return 1
-
     def identity(self):
         return {}
 
@@ -697,9 +694,6 @@ class Scene:
         shape = 3, borders[row + 1] - borders[row], borders[col + 1] - borders[col]
         pixels = np.random.default_rng((row, col)).integers(0, 200, shape, np.uint8) & 0xFC
         return pixels.astype(self.info.dtype)
-
-    def chunks_in(self, level, row, col):
-        return 1
 
     def identity(self):
         return {}
