@@ -28,7 +28,8 @@ from gigatile.runs.names import (
     safe_name,
     shown,
 )
-from gigatile.runs.patterns import has_magic, images_in, is_zarr, matches
+from gigatile.runs.patterns import has_magic, images_in, is_zarr, matches, natural, spells_suffix
+from gigatile.storage.url import BUCKET_SCHEMES, WEB_SCHEMES, scheme_of
 
 _NAMED = 3
 """Of what was left out, how many a message names."""
@@ -135,8 +136,10 @@ def check_literal(text: str) -> None:
     ImageError, UsageError
     """
     one = "Name one image here; 'gigatile run' takes folders and patterns."
-    if is_url(text):
+    if is_url(text) and not text.startswith("file://"):
+        _check_scheme(text)
         return
+    text = text.removeprefix("file://")
     path = Path(text)
     if path.is_dir() and not is_zarr(text):
         raise UsageError(text, expected="one image", found="a directory", fix=one)
@@ -161,7 +164,7 @@ def _expanded(word: str, notes: list[str]) -> tuple[list[str], bool]:
     """The images that a word stands for, and whether it may stand for several."""
     word = word.removeprefix("file://")
     if is_url(word):
-        return _expanded_url(word)
+        return _expanded_url(word, notes)
     path = Path(word)
     if path.is_dir():
         if is_zarr(word):
@@ -182,24 +185,33 @@ def _expanded(word: str, notes: list[str]) -> tuple[list[str], bool]:
     raise _missing(word)
 
 
-def _expanded_url(url: str) -> tuple[list[str], bool]:
-    if url.startswith(("http://", "https://")) or (has_suffix(url, (*READABLE, *ZARR)) and not has_magic(url)):
+def _expanded_url(url: str, notes: list[str]) -> tuple[list[str], bool]:
+    _check_scheme(url)
+    is_pattern = has_magic(url)
+    if scheme_of(url) in WEB_SCHEMES or (has_suffix(url, (*READABLE, *ZARR)) and not is_pattern):
         return [url], False
-    from gigatile.storage import files
+    from gigatile.storage import files  # needs obstore, which only those who use it have
 
-    if has_magic(url):
-        images = files.glob(url)
-    elif files.is_prefix(url):
+    if not is_pattern and files.is_prefix(url):
         return [url], False
-    else:
-        images = [found for found in files.glob(f"{url.rstrip('/')}/*") if has_suffix(found, (*READABLE, *ZARR))]
-        if not images and not url.endswith("/"):
-            return [url], False  # an object without a suffix, or nothing: opening it will tell
-    if not images:
-        raise ImageError(
-            shown(url), expected="images there", found="none", fix="Check bucket and prefix; names are case-sensitive."
-        )
-    return images, True
+    pattern = url if is_pattern else f"{url.rstrip('/')}/*"
+    found = sorted(files.glob(pattern), key=natural)
+    images = found if spells_suffix(pattern) else [each for each in found if has_suffix(each, (*READABLE, *ZARR))]
+    others = [each for each in found if each not in set(images)]
+    if images:
+        notes += _left_out(url, others)
+        return images, True
+    if not is_pattern and not url.endswith("/") and not others:
+        return [url], False  # an object without a suffix, or nothing: opening it will tell
+    raise _no_images(url, others)
+
+
+def _check_scheme(url: str, origin: str = "") -> None:
+    known = (*BUCKET_SCHEMES, *sorted(WEB_SCHEMES))
+    if scheme_of(url) not in known:
+        schemes = ", ".join(f"{name}://" for name in known)
+        where = f"{origin}: {shown(url)}" if origin else shown(url)
+        raise UsageError(where, expected=f"a path, or a URL of {schemes}", found=f"{scheme_of(url)}://")
 
 
 def _is_stack(text: str) -> bool:
@@ -221,11 +233,11 @@ def _no_images(text: str, others: Sequence[str]) -> ImageError:
         fix = f"Images are told by their suffixes ({', '.join(READABLE[5:12])}, ... and {ZARR[1]}); others are named."
     else:
         found, fix = "none", "Check the path; upper and lower case differ."
-    return ImageError(text, expected="images there", found=found, fix=fix)
+    return ImageError(shown(text), expected="images there", found=found, fix=fix)
 
 
 def _left_out(text: str, others: Sequence[str]) -> list[str]:
-    return [f"{text}: left out, as they are no images by their suffixes: {_counted(others)}."] if others else []
+    return [f"{shown(text)}: left out, as they are no images by their suffixes: {_counted(others)}."] if others else []
 
 
 def _counted(others: Sequence[str]) -> str:
@@ -247,7 +259,9 @@ def _listed(listing: str) -> list[_Candidate]:
 
 
 def _of_row(row: Row) -> _Candidate:
-    if not is_url(row.image) and _is_stack(row.image) and not Path(row.image).exists():
+    if is_url(row.image):
+        _check_scheme(row.image, row.origin)
+    elif _is_stack(row.image) and not Path(row.image).exists():
         raise UsageError(
             f"{row.origin}: {row.image}: stacking several files is not available yet", fix="Name one file a row."
         )

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from fnmatch import translate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gigatile.errors import ImageError
 from gigatile.runs.names import READABLE, ZARR, has_suffix
@@ -24,6 +24,12 @@ _CLOSED = {*_ZARR_MARKERS, "run.json", "summary.json"}
 def has_magic(text: str) -> bool:
     """Whether it has a character that patterns are made of."""
     return _MAGIC.search(text) is not None
+
+
+def spells_suffix(pattern: str) -> bool:
+    """Whether a pattern says which suffix it means, as ``*.dat`` does and ``slides/*`` does not."""
+    suffix = PurePosixPath(pattern).suffix
+    return bool(suffix) and not has_magic(suffix)
 
 
 def is_zarr(path: str) -> bool:
@@ -67,8 +73,7 @@ def matches(pattern: str) -> tuple[list[str], list[str]]:
         A folder cannot be listed.
     """
     parts = [part for part in pattern.split("/") if part]
-    spelled = Path(parts[-1]).suffix
-    named = bool(spelled) and not has_magic(spelled)
+    named = spells_suffix(pattern)
     found = dict(_below("/" if pattern.startswith("/") else "", parts))
     images: list[str] = []
     others: list[str] = []

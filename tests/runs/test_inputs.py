@@ -332,6 +332,8 @@ def bucket(monkeypatch):
         ("s3://b/s/*.svs", ["s3://b/s/a.svs"]),
         ("s3://b/s/", ["s3://b/s/a.svs", "s3://b/s/c.tif"]),
         ("s3://b/s", ["s3://b/s/a.svs", "s3://b/s/c.tif"]),
+        ("s3://b/s/*", ["s3://b/s/a.svs", "s3://b/s/c.tif"]),
+        ("s3://b/s/*.txt", ["s3://b/s/n.txt"]),
     ],
 )
 def test_patterns_and_prefixes_of_buckets_are_cohorts(bucket, url, found):
@@ -348,6 +350,19 @@ def test_other_urls_are_one_image(bucket, url):
 def test_a_bucket_without_images_is_an_error(bucket):
     assert "found none" in refused(ImageError, ["s3://b/none/"])
     assert "found none" in refused(ImageError, ["s3://b/*.svs"])
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "s4", "file2"])
+def test_a_scheme_that_nothing_is_known_of_is_refused(here, scheme):
+    assert f"found {scheme}://" in refused(UsageError, [f"{scheme}://x/a.tif"])
+    with pytest.raises(UsageError, match=f"found {scheme}://"):
+        check_literal(f"{scheme}://x/a.tif")
+
+
+def test_a_file_url_is_a_path(here):
+    touch(here, "s/a.tif")
+    assert list(names(resolve_inputs([f"file://{here}/s/a.tif"]))) == [f"{here}/s/a.tif"]
+    assert resolve_inputs([f"file://{here}/s"]).is_cohort
 
 
 def test_secrets_of_urls_are_in_no_name_location_or_repr():
@@ -443,6 +458,7 @@ def test_a_list_of_nothing_but_missing_images_is_refused(here):
         ("image\na.tif+b.tif\n", "line 2: lists/a.tif+b.tif: stacking several files is not available yet"),
         (b"image\na.tif\nb\xff.tif\n", "line 3: expected UTF-8"),
         ("image\na.tif\nb.tif\n".encode("utf-16"), "expected UTF-8"),
+        ("image\nftp://h/a.tif\n", "line 2: ftp://h/a.tif: expected a path, or a URL of"),
         ("image\na\0.tif\n", "line 2"),
         ("image\n~nobody-of-that-name/a.tif\n", "line 2"),
     ],
