@@ -27,7 +27,10 @@ from gigatile.runs.lines import (
 )
 from gigatile.storage.store import Store
 
-PIECE_BYTES = 1 << 22
+PIECE_BYTES = 1 << 18
+"""Read from a file at once: 1,000 lines. 16 times as much took a fifth longer (caches), and 40 MB more."""
+REQUEST_BYTES = 1 << 20
+"""Asked of a bucket at once."""
 READS_AHEAD = 16
 """Of a bucket, whose segments are many and small."""
 SETTLED_TOGETHER = 1 << 15
@@ -51,8 +54,8 @@ class LedgerReader:
 
     Memory bound
     ------------
-    The state (17 bytes a block), a piece of 4 MiB and what its lines say (some 20 MB), `READS_AHEAD` pieces of a
-    bucket, and, where a block has several records, all records of up to `SETTLED_TOGETHER` blocks.
+    The state (17 bytes a block), a piece or the longest line and what it says (some 2 MB; of a bucket 8), `READS_AHEAD`
+    requests to a bucket, and, where blocks have several records, all records of up to `SETTLED_TOGETHER` of them.
 
     Parameters
     ----------
@@ -232,10 +235,11 @@ class LedgerReader:
 
     def _pieces(self, spans: Sequence[_Span]) -> Iterator[tuple[_Span, bytes]]:
         """The bytes of segments, piece by piece and in order."""
+        step = REQUEST_BYTES if self._store.local is None else PIECE_BYTES
         cut = (
-            _Span(span.key, start, min(start + PIECE_BYTES, span.stop))
+            _Span(span.key, start, min(start + step, span.stop))
             for span in spans
-            for start in range(span.start, span.stop, PIECE_BYTES)
+            for start in range(span.start, span.stop, step)
         )
         if self._store.local is not None:
             for span in cut:

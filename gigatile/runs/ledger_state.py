@@ -221,7 +221,7 @@ class LedgerState:
         identities = identity_numbers([record.id for record in records])
         known = (places >= 0) & (identities > 0)
         strange = len(records) - int(known.sum())
-        self.peak_rss_bytes = max(self.peak_rss_bytes, max((r.peak_rss_bytes for r in records), default=0))
+        self.peak_rss_bytes = max([self.peak_rss_bytes, *[record.peak_rss_bytes for record in records]])
         if len(self.revoked):
             void = known & np.isin(identities, self.revoked)
             known &= ~void
@@ -255,13 +255,15 @@ class LedgerState:
 
     def _stand(self, records: Sequence[Finished], places: Integers, identities: Identities) -> None:
         """Let records count for their blocks, of which none had one; shapes (n,)."""
-        self._status[places] = [_CODES[type(record)] for record in records]
+        codes = [_CODES[type(record)] for record in records]
+        self._status[places] = codes
         self._nbytes[places] = [record.nbytes for record in records]
         self._identity[places] = identities
         self._count(records, places, 1)
-        for record, place in zip(records, places.tolist(), strict=True):
-            if type(record) is Failed:
-                self._errors[place] = record.error[:LONGEST_ERROR]
+        if FAILED in codes:
+            for record, place in zip(records, places.tolist(), strict=True):
+                if type(record) is Failed:
+                    self._errors[place] = record.error[:LONGEST_ERROR]
         if len(self._errors) > 2 * ERRORS:
             self._errors = {place: self._errors[place] for place in sorted(self._errors)[:ERRORS]}
 

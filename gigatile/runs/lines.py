@@ -56,7 +56,7 @@ class Finished(_Line):
     seam_difference: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_DIFFERENCE)] | None = 0.0
     """None where it is no number: JSON has no NaN."""
     seam_disagreements: Count = 0
-    seconds: dict[str, float] = {}
+    seconds: dict[str, Annotated[float, msgspec.Meta(ge=0, le=1e9)]] = {}
     peak_rss_bytes: Count = 0
     error: str = ""
     trace: str = ""
