@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from gigatile.errors import ImageError, ModelError, RunRefused, UsageError
+from gigatile.cli.options import Given, RunOptions, read_values
+from gigatile.cli.values import Where
+from gigatile.errors import ModelError, RunRefused
+from gigatile.runs.inputs import InputEntry, Inputs, check_literal, nearby, resolve_inputs
+from gigatile.runs.names import is_url
+from gigatile.storage.store import open_store
 
-_ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+DirectoryKind = Literal["run", "cohort"]
+_MARKERS: tuple[tuple[str, DirectoryKind], ...] = (("run.json", "run"), ("summary.json", "cohort"))
 
 
 def check_image(text: str) -> None:
-    """Refuse what is no single local image.
+    """Refuse what is no single image; a URL is not asked for, opening it will tell.
 
     Raises
     ------
     UsageError
-        A kind of input that is not available yet: object stores, directories, patterns, stacked files.
+        A directory, a pattern, stacked files, a URL of an unknown scheme.
     ImageError
         There is nothing at that path.
     """
-    one = "Give the path of one image file or Zarr."
-    if "://" in text:
-        raise UsageError(f"{text}: URLs and object stores are not available yet", fix=one)
-    path = Path(text)
-    if path.is_dir():
-        if path.suffix != ".zarr" and not any((path / marker).exists() for marker in _ZARR_MARKERS):
-            raise UsageError(f"{text}: directories of images are not available yet", fix=one)
-    elif not path.exists():
-        parts = text.split("+")
-        if len(parts) > 1 and all(Path(part).exists() for part in parts):
-            raise UsageError(f"{text}: stacking several files is not available yet", fix=one)
-        if set(text) & set("*?["):
-            raise UsageError(f"{text}: patterns that stand for several images are not available yet", fix=one)
-        nearby = _nearby(path)
-        raise ImageError(text, expected="an image file or Zarr", found="nothing at that path", fix=nearby)
+    check_literal(text)
+
+
+def read_inputs(images: Sequence[str], listing: str | None, known: Mapping[str, str] | None = None) -> Inputs:
+    """The images of a command line, each with its name; the options that a list gives to some are checked as well.
+
+    Parameters
+    ----------
+    images, listing, known
+        As for `gigatile.runs.inputs.resolve_inputs`.
+
+    Raises
+    ------
+    UsageError, ImageError
+        As there, or an option in the list has a value that it does not take, or is not available yet: names the line.
+    """
+    inputs = resolve_inputs(images, listing, known)
+    for entry in inputs.entries:
+        if entry.options:
+            read_values(_given(entry))
+    return inputs
+
+
+def options_of(options: RunOptions, entry: InputEntry) -> RunOptions:
+    """The request for one of its images; what a list says of an image comes before what is said for all."""
+    return replace(options, image=entry.image, **read_values(_given(entry)))
+
+
+def _given(entry: InputEntry) -> dict[str, Given]:
+    return {name: Given(text, Where(name, entry.origin)) for name, text in entry.options.items()}
 
 
 def check_model(text: str) -> None:
@@ -42,24 +66,26 @@ def check_model(text: str) -> None:
     path = Path(file) if colon and file.endswith(".py") else Path(text)
     is_file = path.suffix.lower() in {".onnx", ".pt", ".pt2", ".pth", ".ts", ".py"}
     if is_file and not path.exists():
-        raise ModelError(text, expected="a model file", found="nothing at that path", fix=_nearby(path))
+        raise ModelError(text, expected="a model file", found="nothing at that path", fix=nearby(path))
 
 
-def check_run_directory(text: str) -> None:
-    """Refuse a path that is not the directory of a run."""
+def check_run_directory(text: str) -> DirectoryKind:
+    """Whether a path or URL is the directory of one run or of a cohort.
+
+    Raises
+    ------
+    RunRefused
+        It is neither.
+    """
+    fix = "Name the DIR of 'gigatile run -o DIR'."
     path = Path(text)
-    if not path.exists():
-        raise RunRefused(text, expected="the directory of a run", found="nothing at that path", fix=_nearby(path))
-    if not (path / "run.json").is_file():
-        found = "no run.json in it" if path.is_dir() else "a file"
-        raise RunRefused(
-            text, expected="the directory of a run", found=found, fix="Name the DIR of 'gigatile run -o DIR'."
-        )
-
-
-def _nearby(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"There is no directory {str(path.parent)!r}."
-    from gigatile.cli.values import nearest
-
-    return nearest(path.name, [entry.name for entry in path.parent.iterdir()])
+    if not is_url(text):
+        if not path.exists():
+            raise RunRefused(text, expected="the directory of a run", found="nothing at that path", fix=nearby(path))
+        if not path.is_dir():
+            raise RunRefused(text, expected="the directory of a run", found="a file", fix=fix)
+    store = open_store(text)
+    for name, kind in _MARKERS:
+        if store.size(name) is not None:
+            return kind
+    raise RunRefused(store.name, expected="the directory of a run", found="no run.json in it", fix=fix)

@@ -194,7 +194,7 @@ OPTIONS = (
         "how many at the same time (default: auto)",
         v.or_auto(v.whole(least=1, example=2)),
     ),
-    Option("life", "inputs", "LIST.csv", "a list of images", v.as_text, works=NOTHING),
+    Option("life", "inputs", "LIST.csv", "images in a list: columns image, and name, level, channels", v.as_text),
     Option("life", "retry_failed", "", "do failed blocks again", _SWITCH),
     Option("life", "overwrite", "", "delete the result in DIR and start again", _SWITCH),
     Option(

@@ -33,6 +33,11 @@ class RunOptions:
     """A request whose every value has been read; None stands for `auto`, or the library's default."""
 
     image: str
+    """The only image; of several, the one whose turn it is, and nothing before that."""
+    images: tuple[str, ...]
+    """As typed: paths, folders, patterns, URLs."""
+    inputs: str | None
+    """A list of images instead."""
     output_dir: str | None
     model: str
     device: str
@@ -69,9 +74,11 @@ class RunOptions:
 
 def run_parser(command: str, description: str) -> Parser:
     """The parser of ``run`` and ``plan``; all values stay text."""
-    usage = f"gigatile {command} IMAGE {'-o DIR ' if command == 'run' else ''}[options]"
+    usage = f"gigatile {command} {'IMAGE... -o DIR' if command == 'run' else 'IMAGE'} [options]"
     parser = Parser(f"gigatile {command}", usage=usage, description=description)
-    parser.add_argument("image", nargs="*", metavar="IMAGE", help="a TIFF, SVS, OME-TIFF, GeoTIFF or Zarr")
+    kinds = "a TIFF, SVS, OME-TIFF, GeoTIFF or Zarr; a path or a URL"
+    several = "; or several, a folder of them, or a pattern: each gets DIR/NAME/" if command == "run" else ""
+    parser.add_argument("image", nargs="*", metavar="IMAGE", help=kinds + several)
     why = "where the result goes; made if missing" if command == "run" else "accepted; plan writes nothing"
     parser.add_argument("-o", dest="output_dir", metavar="DIR", help=why)
     for group, title in GROUPS.items():
@@ -101,7 +108,7 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
         An option is unknown, has a value that it does not take, contradicts another or is not available yet.
     """
     namespace = vars(parser.parse(argv))
-    image = one_image(namespace["image"], parser.prog)
+    words = namespace["image"]
     given = {name: Given(namespace[name], Where(name)) for name in BY_NAME if namespace[name] is not None}
     colors: tuple[tuple[int, int, int], ...] = ()
     if "pipeline" in given:
@@ -112,8 +119,10 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
         pipeline = load_pipeline(find_pipeline(given.pop("pipeline").text))
         colors = pipeline.class_colors
         displaced = {name for pair in EXCLUSIVE if given.keys() & set(pair) for name in pair}
+        displaced |= {"inputs"} if words else set()
         from_file = {name: given_ for name, given_ in pipeline.given.items() if name not in displaced}
         given = {**from_file, **given}
+    _check_images(words, given, parser.prog)
     values = read_values(given)
     names = values.get("class_names", ())
     if names and colors and len(names) != len(colors):
@@ -130,7 +139,7 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
             fix="Type --model FILE.onnx or --model package.module:name, or a --pipeline that "
             "'gigatile pipelines' lists.",
         )
-    return _options(image, namespace, values, colors)
+    return _options(namespace, values, colors)
 
 
 def read_values(given: Mapping[str, Given]) -> dict[str, Any]:
@@ -194,20 +203,40 @@ def _check_tiling(given: Mapping[str, Given], values: Mapping[str, Any]) -> None
 
 
 def one_image(words: Sequence[str], prog: str) -> str:
-    """The only image a command takes so far."""
+    """The image of a command that takes one."""
     if not words:
         raise UsageError(f"{prog}: no image given", fix="Type the path of a TIFF or Zarr after the command.")
     if len(words) > 1:
         raise UsageError(
-            f"{prog}: {len(words)} images, {words[0]!r}, {words[1]!r}{' ...' if words[2:] else ''}: "
-            "several images in one run are not available yet",
-            fix="Give one image, and a directory of its own to each.",
+            f"{prog}: {len(words)} images, {words[0]!r}, {words[1]!r}{' ...' if words[2:] else ''}, where it takes one",
+            fix="Give one image; 'gigatile run' takes several.",
         )
     return words[0]
 
 
+def _check_images(words: Sequence[str], given: Mapping[str, Given], prog: str) -> None:
+    """Images, or a list of them; what they are is looked at later."""
+    listing = given.get("inputs")
+    if not prog.endswith(" run"):
+        if listing is not None:
+            raise UsageError(
+                f"{prog}: {listing.where}, where it takes one image",
+                fix="Name one image of the list; 'gigatile run' takes all of them.",
+            )
+        one_image(words, prog)
+    elif listing is None and not words:
+        raise UsageError(
+            f"{prog}: no image given",
+            fix="Type paths of TIFFs or Zarrs, folders or patterns after the command, or --inputs LIST.csv.",
+        )
+    elif listing is not None and words:
+        raise UsageError(
+            f"{listing.where} and {words[0]!r} exclude each other",
+            fix="Put the image into the list, or leave the list out.",
+        )
+
+
 def _options(
-    image: str,
     namespace: Mapping[str, Any],
     values: Mapping[str, Any],
     colors: tuple[tuple[int, int, int], ...],
@@ -215,7 +244,9 @@ def _options(
     value = values.get
     existing: Existing = "overwrite" if value("overwrite") == "true" else "resume"
     return RunOptions(
-        image=image,
+        image=namespace["image"][0] if len(namespace["image"]) == 1 else "",
+        images=tuple(namespace["image"]),
+        inputs=value("inputs"),
         output_dir=namespace["output_dir"],
         model=values["model"],
         device=value("device", "auto"),

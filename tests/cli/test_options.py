@@ -99,7 +99,7 @@ def test_auto_is_the_same_as_leaving_it_out():
         ("--retry-failed --overwrite", "exclude each other"),
         ("--tiles 512", "unknown option --tiles. Did you mean '--tile'?"),
         ("--til 512", "unknown option --til."),
-        ("b.tif", "several images in one run are not available yet"),
+        ("--inputs list.csv", "--inputs and 'a.tif' exclude each other"),
         ("--level", "--level: expected one argument"),
     ],
 )
@@ -117,7 +117,7 @@ LATER = (
     "--task detect", "--task instances", "--pixel-size 0.5",
     "--source-pixel-size 0.5", "--roi 0,0,9,9", "--mask tissue", "--mask m.tif",
     "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
-    "--scheduler-file s.json", "--inputs list.csv", "--on-bad-chunk fill", "--executor tls://a:1",
+    "--scheduler-file s.json", "--on-bad-chunk fill", "--executor tls://a:1",
 )  # fmt: skip
 
 
