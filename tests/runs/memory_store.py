@@ -120,7 +120,7 @@ class MemoryJournal:
         pass
 
 
-def tree(root: Path, store: MemoryStore) -> None:
+def copy_tree(root: Path, store: MemoryStore) -> None:
     """Copy a folder into the store."""
     for path in sorted(root.rglob("*")):
         if path.is_file() and path.name != "lock":

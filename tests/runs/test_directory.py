@@ -16,10 +16,9 @@ from gigatile.runs.status import status
 from tests.small_runs import TILING, document, fingerprints, run_small, temporary_files, tree
 
 HOLD = """
-import sys, pathlib
+import sys
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.status import status
-with RunDirectory(pathlib.Path(sys.argv[1])).locked():
+with RunDirectory.at(sys.argv[1]).locked():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -85,7 +84,7 @@ def test_a_directory_in_use_is_refused_with_the_pid_of_its_user(tmp_path, image,
 
 def test_a_directory_in_use_is_not_overwritten(out, image, model):
     before = fingerprints(out)
-    with RunDirectory(out).locked(), pytest.raises(RunRefused):
+    with RunDirectory.at(out).locked(), pytest.raises(RunRefused):
         run_small(image, model, out, existing="overwrite")
     assert fingerprints(out) == before
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ import pytest
 import gigatile as gt
 from gigatile.errors import Cancelled, RunRefused
 from gigatile.events import BlockFinished, RunEnded, RunStarted
+from gigatile.runs.directory import RunDirectory
 from gigatile.runs.status import status
+from tests.runs.memory_store import MemoryStore, copy_tree
 from tests.small_runs import BLOCKS, TILING, cli, document, entries, run_small
 
 
@@ -19,13 +22,20 @@ def blocks(found):
     return counts
 
 
+def predicted(directory):
+    """Records of blocks of the prediction."""
+    return [entry for entry in entries(directory) if entry.get("block", "").startswith("0/")]
+
+
 def test_a_finished_run_is_complete_and_counts_what_the_ledger_holds(reference):
     found = status(reference)
-    records = [entry for entry in entries(reference) if entry["block"].startswith("0/")]
+    records = predicted(reference)
     assert found.complete
     assert blocks(found) == {"total": BLOCKS, "done": BLOCKS - 1, "empty": 1, "failed": 0, "pending": 0}
-    assert found.tiles_inferred == sum(entry["tiles"] for entry in records)
-    assert found.peak_rss_bytes == max(entry["peak_rss_bytes"] for entry in entries(reference)) > 2**20
+    assert found.tiles_inferred == sum(entry.get("tiles", 0) for entry in records) > 0
+    assert found.peak_rss_bytes == max(entry.get("peak_rss_bytes", 0) for entry in entries(reference)) > 2**20
+    assert found.seconds["infer"] == pytest.approx(sum(entry["seconds"].get("infer", 0) for entry in records))
+    assert found.filled == 0
 
 
 def test_the_json_has_the_keys_of_the_contract(reference):
@@ -39,7 +49,7 @@ def test_the_json_has_the_keys_of_the_contract(reference):
 
 def test_overcompute_is_pixels_inferred_by_pixels_of_the_image(tmp_path, image, model):
     result = run_small(image, model, tmp_path / "out", mask="none")
-    inferred = sum(entry["tiles"] for entry in entries(tmp_path / "out")) * 64 * 64
+    inferred = sum(entry.get("tiles", 0) for entry in predicted(tmp_path / "out")) * 64 * 64
     assert result.status.overcompute == inferred / (330 * 400)
     assert result.status.overcompute == gt.plan(image, model, TILING).overcompute
     assert document(tmp_path / "out")["overcompute"] == result.status.overcompute
@@ -85,11 +95,44 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_status_is_readable_while_another_process_works_in_the_directory(tmp_path, image, model):
-    from gigatile.runs.directory import RunDirectory
+def test_a_run_in_a_bucket_has_the_status_of_the_same_run_on_a_disk(reference, monkeypatch):
+    bucket = MemoryStore()
+    copy_tree(reference, bucket)
+    monkeypatch.setattr("gigatile.runs.directory.open_store", lambda place, durable: bucket)
+    assert status("memory://bucket").to_json() == status_of_folder(reference, monkeypatch)
 
+
+def status_of_folder(folder, monkeypatch):
+    monkeypatch.undo()
+    return status(folder).to_json()
+
+
+def test_grids_that_are_not_in_the_json_are_those_of_the_result(out):
+    content = document(out)
+    before = status(out)
+    assert content["layout"].pop("grids") == [[4, 5], [2, 3]]
+    (out / "run.json").write_text(json.dumps(content))
+    assert status(out) == before
+
+
+def test_what_was_filled_is_told(out):
+    (segment, *_) = (out / "ledger").iterdir()
+    lines = segment.read_bytes().splitlines()
+    place = next(i for i, line in enumerate(lines) if b'"block":"0/2/2"' in line and b'"status":"done"' in line)
+    entry = {**json.loads(lines[place][9:]), "filled": ["image.zarr level 0 chunk (5, 5)"]}
+    body = json.dumps(entry).encode()
+    lines[place] = b"%08x %s" % (zlib.crc32(body), body)
+    segment.write_bytes(b"\n".join(lines) + b"\n")
+    found = status(out)
+    assert found.filled == 1
+    assert found.to_json()["filled"] == 1
+    assert found.complete
+    assert "filled      1 blocks" in str(found)
+
+
+def test_a_status_is_readable_while_another_process_works_in_the_directory(tmp_path, image, model):
     run_small(image, model, tmp_path / "out")
-    with RunDirectory(tmp_path / "out").locked():
+    with RunDirectory.at(tmp_path / "out").locked():
         assert status(tmp_path / "out").complete
 
 

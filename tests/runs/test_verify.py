@@ -7,7 +7,10 @@ import pytest
 
 from gigatile.errors import RunRefused
 from gigatile.runs.directory import RunDirectory
+from gigatile.runs.ledger import PENDING, LedgerReader
 from gigatile.runs.verify import verify
+from gigatile.storage.local import FileJournal
+from tests.runs.memory_store import MemoryStore, copy_tree
 from tests.small_runs import BLOCKS, cli, document, entries, fingerprints, finished, run_small, tree
 
 
@@ -107,8 +110,15 @@ def test_metadata_that_were_changed_are_found(out, name):
         assert any(str(path) in problem for problem in problems(out))
 
 
+def segment_of(directory, block):
+    """The segment that says that a block is done."""
+    words = b'"status":"done","id"', f'"block":"{block}"'.encode()
+    (found,) = [path for path in (directory / "ledger").iterdir() if all(word in path.read_bytes() for word in words)]
+    return found
+
+
 def test_a_missing_record_is_found_and_mended(out, image, model, reference):
-    (segment,) = (out / "ledger").iterdir()
+    segment = segment_of(out, "0/2/2")
     lines = segment.read_bytes().splitlines(keepends=True)
     kept = [line for line in lines if b'"block":"0/2/2"' not in line]
     assert len(kept) == len(lines) - 1
@@ -118,7 +128,7 @@ def test_a_missing_record_is_found_and_mended(out, image, model, reference):
 
 
 def test_a_torn_record_is_found_and_its_block_done_again(out, image, model, reference):
-    (segment,) = (out / "ledger").iterdir()
+    segment = segment_of(out, "1/1/1")
     segment.write_bytes(segment.read_bytes()[:-7])
     found = problems(out)
     assert any("torn" in problem for problem in found)
@@ -137,6 +147,70 @@ def test_a_failed_block_is_a_problem_and_its_record_stays(folder, tmp_path):
     assert result.status.failed
     assert sum("no weights for this" in problem for problem in problems(tmp_path / "out")) == result.status.failed
     assert not run_small(str(folder / "image.zarr"), raises, tmp_path / "out").complete
+
+
+def test_damaged_records_are_revoked_in_one_append(out, monkeypatch):
+    for name in ("1", "2", "3"):
+        (out / "prediction.zarr" / "0" / "c" / "2" / name).write_bytes(b"torn")
+    count = len(entries(out))
+    appended = []
+    real = FileJournal.append
+    monkeypatch.setattr(FileJournal, "append", lambda journal, lines: (appended.append(lines), real(journal, lines))[1])
+    assert len(problems(out)) >= 3
+    assert len(appended) == 1
+    said = [entry for entry in entries(out)[count:] if entry["status"] == "damaged"]
+    assert {"0/2/1", "0/2/2", "0/2/3"} == {entry["block"] for entry in said}
+
+
+def test_of_very_many_problems_the_first_are_told_and_all_are_counted_and_mended(
+    out, image, model, reference, monkeypatch
+):
+    monkeypatch.setattr("gigatile.runs.verify.PROBLEMS", 3)
+    broken = shards(out)
+    for path in broken:
+        path.unlink()
+    report = verify(out)
+    assert len(report.problems) == 3
+    assert report.count == len(broken) > 3
+    assert f"and {len(broken) - 3} more" in str(report)
+    assert report.to_json()["problem_count"] == len(broken)
+    assert mended(out, image, model, reference)
+
+
+class TestBucket:
+    """The same of a run in a bucket."""
+
+    @pytest.fixture
+    def bucket(self, reference, monkeypatch):
+        bucket = MemoryStore()
+        copy_tree(reference, bucket)
+        monkeypatch.setattr("gigatile.runs.directory.open_store", lambda place, durable: bucket)
+        return bucket
+
+    def test_an_unharmed_run_has_no_problems(self, bucket):
+        before = dict(bucket.objects)
+        report = verify("memory://bucket")
+        assert report.problems == ()
+        assert report.checked == sum("/c/" in key for key in bucket.objects) > 20
+        assert bucket.objects == before
+
+    @pytest.mark.parametrize("what", ["torn", "flipped", "missing", "strange"])
+    def test_what_is_wrong_is_found_and_its_record_revoked(self, bucket, what):
+        key = "prediction.zarr/0/c/2/2"
+        content = bucket.objects.pop(key)
+        if what == "torn":
+            bucket.objects[key] = content[:-1]
+        elif what == "flipped":
+            bucket.objects[key] = bytes([content[0] ^ 1]) + content[1:]
+        elif what == "strange":
+            bucket.objects |= {key: content, "prediction.zarr/0/c/9/9": content}
+            key = "prediction.zarr/0/c/9/9"
+        found = problems("memory://bucket")
+        assert found
+        assert all(f"memory://bucket/{key}" in problem for problem in found)
+        state = LedgerReader(bucket.below("ledger"), [(4, 5), (2, 3)]).scan()
+        assert state.pending(0)[2, 2] == (what != "strange")
+        assert state.count(PENDING) == (what != "strange")
 
 
 def test_verifying_twice_says_the_same_until_it_is_mended(out):
