@@ -89,7 +89,14 @@ def object_store(folder: Path) -> Iterator[ObjectStoreServer]:
         log = stack.enter_context((folder / "log").open("wb"))
         command = ["sh", "-c", _UNTIL_STDIN_CLOSES, "sh", *_command(folder, ports)]
         server = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd=folder
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=folder,
+            # A bucket is a collection of files; by default it begins with seven.
+            env=os.environ | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"},
         )
         stack.callback(_stop, server)
         found = ObjectStoreServer(f"http://127.0.0.1:{ports[0]}", folder)
@@ -121,7 +128,7 @@ def _command(folder: Path, ports: list[int]) -> list[str]:
         "master.volumeSizeLimitMB": 64,
         "volume.port": ports[3],
         "volume.port.grpc": ports[4],
-        "volume.max": 50,
+        "volume.max": 2000,
         "volume.preStopSeconds": 0,
         "filer.port": ports[5],
         "filer.port.grpc": ports[6],

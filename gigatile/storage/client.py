@@ -215,13 +215,31 @@ def _without_user(url: str, options: dict[str, Any]) -> str:
 
 
 def _client_options(url: str) -> dict[str, Any]:
-    return {
+    options: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=CONNECT_S),
         "read_timeout": timedelta(seconds=STALLED_S),
         "timeout": timedelta(seconds=REQUEST_S),
         # Whoever writes http:// into an endpoint means it, as with every other client of S3.
         "allow_http": _endpoint(url).startswith("http://") or _is_set("AWS_ALLOW_HTTP"),
     }
+    for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+        if os.environ.get(name):  # an authority of one's own, as stores inside an institution have
+            options["root_certificate"] = _certificates(name)
+            break
+    return options
+
+
+def _certificates(variable: str) -> bytes:
+    path = os.environ[variable]
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{variable}={path}",
+            expected="a file of certificates",
+            found=str(error.strerror),
+            fix="Correct or unset it.",
+        ) from error
 
 
 def _retries() -> dict[str, Any]:

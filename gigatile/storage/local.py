@@ -110,9 +110,11 @@ class LocalStore:
         """See `Store.delete`."""
         path = self.path(key)
         try:
-            path.unlink(missing_ok=True)
-            if self.durable and path.parent.is_dir():
+            path.unlink()
+            if self.durable:
                 sync_directory(path.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return
         except OSError as error:
             raise storage_error(path, error) from error
 
