@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from gigatile.images.info import Transform
+from gigatile.images.xml import UnsafeXmlError, parse_xml
 from gigatile.units import PixelSize
 
 MODEL_PIXEL_SCALE, MODEL_TIEPOINT, MODEL_TRANSFORMATION = 33550, 33922, 34264
@@ -194,8 +195,8 @@ def _read_bands(text: object) -> tuple[_Bands, _Bands, tuple[str, ...]]:
     if not text:
         return (), (), ()
     try:
-        items = ElementTree.fromstring(str(text).strip("\0 ")).findall("Item")
-    except ElementTree.ParseError as error:
+        items = parse_xml(str(text).strip("\0 ")).findall("Item")
+    except (ElementTree.ParseError, UnsafeXmlError) as error:
         return (), (), (f"GDAL's metadata tag is not XML ({error}): left aside",)
     found: dict[str, list[tuple[int, str]]] = {}
     for item in items:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+from gigatile.images.xml import UnsafeXmlError, parse_xml
 from gigatile.units import PixelSize
 
 MICROMETERS = {
@@ -32,8 +33,8 @@ class OmePixels:
 def read_ome(xml: str) -> OmePixels:
     """Interpret an OME-XML; what cannot be understood becomes a note: the pixels do not depend on it."""
     try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
+        root = parse_xml(xml)
+    except (ElementTree.ParseError, UnsafeXmlError) as error:
         return OmePixels(notes=(f"the OME-XML cannot be parsed ({error}): no pixel size, no channel names",))
     images = root.findall("{*}Image")
     pixels = images[0].find("{*}Pixels") if images else None

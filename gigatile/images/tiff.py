@@ -116,8 +116,8 @@ def _parse(file: ByteSource) -> tuple[ImageInfo, list[list[Plane]]]:
     """Metadata and the segments of every plane of every level."""
     import tifffile
 
+    check_directories(file)
     with tifffile.TiffFile(file.path if isinstance(file, LocalFile) else as_file(file)) as tif:
-        check_directories(tif, file)
         pages = find_pages(tif, file.name)
         planes = [[read_plane(page, file, len(level)) for page in level] for level in pages.levels]
         pixel_bytes = sum(plane.samples for plane in planes[0]) * planes[0][0].dtype.itemsize

@@ -135,7 +135,11 @@ def extreme_value(data: bytearray, rng: Random) -> str:
 def extreme_entry(data: bytearray, rng: Random) -> str:
     """The code, type, count or offset of an entry."""
     found = directories(bytes(data))
-    entry, part, value = rng.choice(found.entries), rng.choice(("code", "type", "count", "offset")), rng.choice(EXTREMES)
+    entry, part, value = (
+        rng.choice(found.entries),
+        rng.choice(("code", "type", "count", "offset")),
+        rng.choice(EXTREMES),
+    )
     place = {"code": 0, "type": 2, "count": 4, "offset": 12 if found.big else 8}[part]
     if part == "type":
         value = rng.randrange(20)
@@ -239,7 +243,9 @@ def damage_shape(root: Path, rng: Random) -> str:
     """Shape or chunks of an array: huge, empty, negative, another number of axes."""
     path = rng.choice([p for p in _documents(root) if "shape" in p.read_text()])
     document = json.loads(path.read_text())
-    places = [(c, k) for c, k in _leaves(document) if k in ("shape", "chunks", "chunk_shape") and isinstance(c[k], list)]
+    places = [
+        (c, k) for c, k in _leaves(document) if k in ("shape", "chunks", "chunk_shape") and isinstance(c[k], list)
+    ]
     if not places:
         return damage_document(root, rng)
     container, key = rng.choice(places)

@@ -147,7 +147,12 @@ def _cog(folder: Path) -> Seed:
 def _vendors(folder: Path) -> list[Seed]:
     ome, svs, ndpi = folder / "small.ome.tif", folder / "small.svs", folder / "small.ndpi"
     planes = picture(128, 160, 3).transpose(2, 0, 1)
-    metadata = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5, "UUID": "urn:uuid:00000000-0000-4000-8000-000000000000"}
+    metadata = {
+        "axes": "CYX",
+        "PhysicalSizeX": 0.5,
+        "PhysicalSizeY": 0.5,
+        "UUID": "urn:uuid:00000000-0000-4000-8000-000000000000",
+    }
     with tifffile.TiffWriter(ome, ome=True) as writer:
         options = {"tile": (64, 64), "compression": "deflate", "photometric": "minisblack"}
         writer.write(planes, subifds=1, metadata=metadata, **options)
