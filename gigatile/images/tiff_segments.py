@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from gigatile.errors import BlockError, DecodeError, GigatileError, ImageError
+from gigatile.images.coded_size import refuse_larger
 from gigatile.images.decode_units import UNIT_BYTES, refuse_giant
 from gigatile.storage.reading import ByteSource
 
 Pixels = np.ndarray[Any, Any]
 _JPEG = (6, 7, 34892, 33007)
 _CCITT = (2, 3, 4)
+_LERC = 34887
 _APERIO_YCBCR_JPEG2000 = 33003
 _END_OF_JPEG = b"\xff\xd9"
 
@@ -302,7 +304,11 @@ def _cut_strips(table: _Table, height: int, rows: int, row_bytes: int) -> _Table
 
 def _decoder(page: Any) -> Callable[[bytes, int], Pixels]:
     """tifffile's decoder with what belongs to this page bound to it."""
+    import tifffile
+
     key = page.keyframe
+    height, width = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, key.imagewidth)
+    room = min(height, key.imagelength if not key.is_tiled else height) * width * key.samplesperpixel
     tifffile_decode = key.decode  # built here, once: building it is not thread-safe and may read the file
     if key.compression in _JPEG:
         tables, header = page.jpegtables, key.jpegheader
@@ -311,12 +317,17 @@ def _decoder(page: Any) -> Callable[[bytes, int], Pixels]:
             if header is None and key.compression == 7 and data.rfind(_END_OF_JPEG) < 0:
                 # libjpeg would only warn, and fill what is missing with grey
                 raise EOFError("the JPEG stream has no end marker")
+            refuse_larger(data if header is None else header, room)
             pixels = tifffile_decode(data, segment, jpegtables=tables, jpegheader=header)[0]
             return np.asarray(pixels[0])
 
         return decode_jpeg
 
+    is_picture = key.compression in (*tifffile.TIFF.IMAGE_COMPRESSIONS, _LERC)
+
     def decode(data: bytes, segment: int) -> Pixels:
+        if is_picture:
+            refuse_larger(data, room)
         return np.asarray(tifffile_decode(data, segment)[0][0])
 
     if key.compression == _APERIO_YCBCR_JPEG2000 and key.samplesperpixel == 3:

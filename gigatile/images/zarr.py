@@ -32,6 +32,7 @@ from gigatile.images.zarr_info import (
     transform_of,
     transform_pixel_size,
 )
+from gigatile.images.zarr_limits import limited, refuse_endless
 from gigatile.images.zarr_tree import Tree, open_tree, storage_failed
 from gigatile.storage.url import redacted
 from gigatile.units import PixelSize
@@ -219,9 +220,11 @@ def _levels(path: str, found: _Found, order: AxisOrder, pixel_bytes: int) -> tup
                 continue
         chunk = (array.chunks[order.y], array.chunks[order.x])
         sides = (min(chunk[0], shape[0]), min(chunk[1], shape[1]))
-        refuse_giant(f"{path}, array {array.path!r}", sides, pixel_bytes)
+        where = f"{path}, array {array.path!r}"
+        refuse_giant(where, sides, pixel_bytes)
+        refuse_endless(where, shape, chunk, order.channels(array.shape))
         levels.append(make_level(shape, full, chunk, pixel_bytes))
-        arrays.append(array)
+        arrays.append(limited(array, where))
     return levels, arrays, notes
 
 

@@ -50,8 +50,22 @@ def multiscale(attributes: Attributes, where: str) -> tuple[Mapping[str, Any] | 
     found = ome.get("multiscales")
     if not isinstance(found, Sequence) or not found or not found[0].get("datasets"):
         return None, ()
+    for dataset in found[0]["datasets"]:
+        _refuse_escape(dataset["path"], where)
     notes = (f"{len(found) - 1} further multiscale images are left aside",) if len(found) > 1 else ()
     return found[0], notes
+
+
+def _refuse_escape(path: object, where: str) -> None:
+    """Refuse a dataset that lies elsewhere than in the group that names it."""
+    parts = path.split("/") if isinstance(path, str) else [".."]
+    if ".." in parts or "." in parts or parts[0] == "" or "\\" in str(path) or ":" in parts[0]:
+        raise ImageError(
+            where,
+            expected="datasets inside of the image",
+            found=f"the path {path!r}",
+            fix="Write the OME-Zarr metadata again, with paths relative to the group.",
+        )
 
 
 def axis_names(image: Mapping[str, Any]) -> list[str] | None:
