@@ -112,6 +112,8 @@ def _decode(data: bytes, kind: str) -> np.ndarray[Any, Any]:
     if kind == "jpeg" and data.rfind(b"\xff\xd9") < 0:
         raise EOFError("the JPEG stream has no end marker")  # libjpeg would fill the rest with grey
     pixels = np.asarray(imagecodecs.png_decode(data) if kind == "png" else imagecodecs.jpeg_decode(data))
+    if pixels.size == 0:
+        raise ValueError("it has no pixels")
     return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
 
 

@@ -164,7 +164,8 @@ def read_plane(page: Any, file: ByteSource, pages: int) -> Plane:
     if _is_raw(key):
         table = _raw_table(key, table, pages, file.name)
         decoder = _raw_decoder(key, table.chunk[1])
-    sides = (min(table.chunk[0], shape[0]), min(table.chunk[1], shape[1]))
+    # A tile is decoded whole, however little of it lies inside the page; a strip ends with it.
+    sides = table.chunk if key.is_tiled else (min(table.chunk[0], shape[0]), shape[1])
     refuse_giant(file.name, sides, key.samplesperpixel * pages * key.dtype.itemsize)
     _refuse_truncated(table, file)
     grid = (key.samplesperpixel if separate else 1, *map(ceil, np.divide(shape, table.chunk)))

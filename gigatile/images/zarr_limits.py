@@ -19,6 +19,8 @@ from math import prod
 from typing import Any
 
 from gigatile.errors import ImageError
+from gigatile.images.decode_units import CHUNK_LIMIT_BYTES
+from gigatile.units import format_bytes
 
 _OBJECT_CODECS = {
     "pickle",
@@ -66,10 +68,12 @@ def limited(array: Any, where: str) -> Any:
     Raises
     ------
     ImageError
-        A codec yields Python objects instead of numbers.
+        A codec yields Python objects instead of numbers; or a chunk, all axes together, is larger than any that is
+        decoded as a whole.
     """
     import zarr
 
+    _refuse_giant_chunk(array, where)
     metadata = copy.copy(array.metadata)
     if metadata.zarr_format == 2:
         names = [str(codec.codec_id) for codec in (*(metadata.filters or ()), metadata.compressor) if codec is not None]
@@ -84,6 +88,19 @@ def limited(array: Any, where: str) -> Any:
         codecs = tuple(_limited_v3(codec, itemsize, where) for codec in metadata.codecs)
         object.__setattr__(metadata, "codecs", codecs)
     return zarr.Array(zarr.AsyncArray(metadata=metadata, store_path=array.store_path))
+
+
+def _refuse_giant_chunk(array: Any, where: str) -> None:
+    """A chunk is decoded whole, however little of it lies inside the array; so is the index of a shard."""
+    nbytes = prod(array.chunks) * array.dtype.itemsize
+    inner = prod(-(-a // b) for a, b in zip(array.shards or (), array.chunks, strict=bool(array.shards)))
+    if nbytes > CHUNK_LIMIT_BYTES or inner > MOST_CHUNKS:
+        raise ImageError(
+            where,
+            expected=f"chunks of at most {format_bytes(CHUNK_LIMIT_BYTES)}, and at most {MOST_CHUNKS} in a shard",
+            found=f"chunks of shape {array.chunks} ({format_bytes(nbytes)}), {inner} in a shard",
+            fix="Rewrite the image with smaller chunks.",
+        )
 
 
 def _limit(nbytes: int) -> int:
