@@ -11,32 +11,43 @@ is all that the client and the scheduler ever hold.
 
 from __future__ import annotations
 
-import hashlib
 import queue
-import threading
 import time
+import uuid
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 from gigatile.errors import GigatileError
-from gigatile.executors.executor import Callbacks, Outcome, Task, Work, cancelled
+from gigatile.executors import worker
+from gigatile.executors.executor import Callbacks, Task, Work, cancelled
 
 WINDOW = 2
 """Tasks a worker: one that runs, one that waits, so that no worker is idle between two."""
 LOOK_SECONDS = 0.5
 """Between two looks at who is there; longer with thousands of workers."""
+LONELY_SECONDS = 10.0
+"""Without any worker, after which the user is told what is being waited for."""
 RESULT_SECONDS = 20.0
 """After which a worker that had finished a task and does not hand out its answer counts as gone."""
 INLINE_BYTES = 1 << 20
 """Jobs up to this size travel with the message that brings them; larger ones are spread by the workers."""
+PAYLOADS_KEPT = 16
+"""Pickled jobs that the client keeps; others are pickled again for workers that come late."""
+DEATHS_PREPARING = 5
+"""Workers that may die in a row while they take in a job that none ever took in: then it is the job."""
 
 
 @dataclass(slots=True)
 class _Seat:
     """A worker process, as the client sees it."""
 
-    ready: set[str] = field(default_factory=set)
-    """Jobs that it has prepared."""
+    open: bool = True
+    """Whether it begins what it is sent: not while it is being retired, nor while Dask pauses it."""
+    process: str = ""
+    """Name of the process that prepared its jobs."""
+    ready: dict[str, None] = field(default_factory=dict)
+    """Jobs that it has prepared and keeps, the last one used at the end."""
     coming: set[str] = field(default_factory=set)
     """Jobs that are being brought to it."""
     waiting: list[Task[Any]] = field(default_factory=list)
@@ -78,11 +89,12 @@ class DaskExecutor:
         # Futures ask for the current client.
         with self.client.as_current():
             try:
-                dispatcher.run()
+                try:
+                    dispatcher.run()
+                finally:
+                    dispatcher.close()
             except (CancelledError, CommClosedError) as error:
                 raise _scheduler_gone(type(error).__name__) from error
-            finally:
-                dispatcher.close()
 
 
 class _Dispatcher:
@@ -94,10 +106,17 @@ class _Dispatcher:
         self._futures: dict[Any, tuple[str, Task[Any] | str]] = {}
         """What each future is for: a task, or a job to be prepared, of which worker."""
         self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._payloads: dict[str, tuple[str, Any]] = {}
+        self._name = uuid.uuid4().hex
+        """Of this run, on the workers."""
+        self._payloads: dict[str, Any] = {}
         self._looked = float("-inf")
         self._greeting: Any = None
         self._noted: set[str] = set()
+        self._lonely_since: float | None = None
+        self._taken_in: set[str] = set()
+        """Jobs that some worker has prepared."""
+        self._deaths: Counter[str] = Counter()
+        """Workers that died while they prepared another job."""
 
     def run(self) -> None:
         while not self._work.finished:
@@ -109,10 +128,15 @@ class _Dispatcher:
             self._hear(0.1)
 
     def close(self) -> None:
-        """Take back what was handed over; what a worker is doing it finishes."""
+        """Take back what was handed over; what a worker is doing it finishes, and then it forgets the jobs."""
+        if self._client.status != "running":
+            return
         futures = [*self._futures, *([self._greeting] if self._greeting is not None else [])]
-        if futures and self._client.status == "running":
+        if futures:
             self._client.cancel(futures, force=True)
+        used = [address for address, seat in self._seats.items() if seat.process]
+        if used:
+            self._client.run(worker.forget, self._name, workers=used, wait=False, on_error="ignore")
 
     def _look(self) -> None:
         """Who came, who went."""
@@ -122,20 +146,29 @@ class _Dispatcher:
         self._looked = now
         if self._client.status != "running":
             raise _scheduler_gone(f"a client that is {self._client.status}")
-        there = set(self._client.scheduler_info(n_workers=-1)["workers"])
-        for address in self._seats.keys() - there:
+        there = self._client.scheduler_info(n_workers=-1)["workers"]
+        for address in self._seats.keys() - there.keys():
             self._gone(address)
-        for address in there - self._seats.keys():
-            self._seats[address] = _Seat()
-        if not there and self._greeting is None:
-            # An adaptive cluster grows when there is something to do, and tasks of ours are for workers that are there.
-            self._greeting = self._client.submit(_greet, pure=False)
-        elif there:
-            self._greeting = None
+        for address, known in there.items():
+            seat = self._seats.setdefault(address, _Seat())
+            seat.open = known["status"] == "running"
+        self._greet(now)
+
+    def _greet(self, now: float) -> None:
+        """Without workers: make an adaptive cluster grow, for tasks of ours are for workers that are there."""
+        if self._seats:
+            self._greeting = self._lonely_since = None
+            return
+        if self._greeting is None:
+            self._greeting = self._client.submit(worker.greet, pure=False)
+            self._lonely_since = now
+        elif self._lonely_since is not None and now - self._lonely_since > LONELY_SECONDS:
+            self._callbacks.warn("the cluster has no worker at present: the run waits for one")
+            self._lonely_since = None
 
     def _fill(self, address: str, seat: _Seat) -> None:
         """Hand a worker as many tasks as it has room for."""
-        while seat.excluded is None and len(seat.running) + len(seat.waiting) < WINDOW:
+        while seat.open and seat.excluded is None and len(seat.running) + len(seat.waiting) < WINDOW:
             held = [*seat.running.values(), *seat.waiting]
             # What another worker has done meanwhile may hang: whatever follows it would hang behind it.
             if any(task.alone or not self._work.matters(task) for task in held):
@@ -147,41 +180,47 @@ class _Dispatcher:
                 self._submit(address, seat, task)
                 continue
             seat.waiting.append(task)
-            if task.job not in seat.coming:
-                self._bring(address, seat, task.job)
+            if task.job not in seat.coming and not self._bring(address, seat, task.job):
+                seat.waiting.remove(task)
+                self._work.given_back(task, address)
+                return
 
     def _submit(self, address: str, seat: _Seat, task: Task[Any]) -> None:
-        token, _ = self._payload(task.job)
-        future = self._client.submit(
-            _run, token, task.keys, pure=False, workers=[address], allow_other_workers=False, retries=0
-        )
+        seat.ready[task.job] = seat.ready.pop(task.job)
+        future = self._pinned(address, worker.run, (self._name, task.job), task.keys)
         seat.running[future] = task
         self._listen_to(future, address, task)
 
-    def _bring(self, address: str, seat: _Seat, job: str) -> None:
-        token, payload = self._payload(job)
+    def _bring(self, address: str, seat: _Seat, job: str) -> bool:
+        """Send a job to a worker; whether that was possible."""
+        payload = self._payload(job)
+        if payload is None:
+            return False
         seat.coming.add(job)
-        future = self._client.submit(
-            _prepare, token, payload, pure=False, workers=[address], allow_other_workers=False, retries=0
-        )
-        self._listen_to(future, address, job)
+        self._listen_to(self._pinned(address, worker.prepare, (self._name, job), payload), address, job)
+        return True
+
+    def _pinned(self, address: str, function: Any, *values: Any) -> Any:
+        return self._client.submit(function, *values, pure=False, workers=[address], allow_other_workers=False)
 
     def _listen_to(self, future: Any, address: str, what: Task[Any] | str) -> None:
         self._futures[future] = (address, what)
         future.add_done_callback(self._heard.put)
 
-    def _payload(self, job: str) -> tuple[str, Any]:
-        """Its name on the workers, and itself, pickled."""
+    def _payload(self, job: str) -> Any:
+        """A job, pickled, or where workers find it; None: no worker could take it in just now."""
         if job not in self._payloads:
             import cloudpickle
 
-            pickled: Any = cloudpickle.dumps(self._work.job(job))
-            token = hashlib.sha256(pickled).hexdigest()
-            if len(pickled) > INLINE_BYTES:
-                pickled = self._client.scatter(pickled, hash=False)
-            while len(self._payloads) >= 64:
+            payload: Any = cloudpickle.dumps(self._work.job(job))
+            if len(payload) > INLINE_BYTES:
+                try:
+                    payload = self._client.scatter(payload, hash=False)
+                except OSError:  # TimeoutError is one: the worker that was chosen has gone
+                    return None
+            while len(self._payloads) >= PAYLOADS_KEPT:
                 del self._payloads[next(iter(self._payloads))]
-            self._payloads[job] = (token, pickled)
+            self._payloads[job] = payload
         return self._payloads[job]
 
     def _hear(self, seconds: float) -> None:
@@ -210,9 +249,14 @@ class _Dispatcher:
         task = seat.running.pop(future)
         try:
             outcome = future.result(timeout=RESULT_SECONDS)
-        except _NotPrepared:
-            seat.ready.discard(task.job)
-            self._work.given_back(task, address)
+        except worker.NotPreparedError as error:
+            if error.process == seat.process:
+                seat.ready.pop(task.job, None)
+                self._work.given_back(task, address)
+            else:
+                # Another process has the address now: the one that took the task in is dead.
+                seat.ready.clear()
+                self._work.lost(task, address)
         except GigatileError:
             raise
         except Exception as error:
@@ -228,39 +272,56 @@ class _Dispatcher:
         waiting = [task for task in seat.waiting if task.job == job]
         seat.waiting = [task for task in seat.waiting if task.job != job]
         seat.coming.discard(job)
-        error = future.exception() if future.status == "error" else None
-        if future.status == "cancelled":
-            # Its data went with the worker that held it: it is brought again.
-            self._payloads.pop(job, None)
-        elif error is None:
-            self._note(address, future)
-            seat.ready.add(job)
-            for task in waiting:
-                self._submit(address, seat, task)
-            return
-        elif isinstance(error, GigatileError):
-            seat.excluded = error
-            self._callbacks.warn(f"worker {address} is not used: {error}")
-        elif not _is_loss(error):
-            raise error
-        for task in waiting:
-            self._work.given_back(task, address)
-        reasons = [other.excluded for other in self._seats.values()]
-        if reasons and all(reasons):
-            raise reasons[0] or _scheduler_gone("no worker")
-
-    def _note(self, address: str, future: Any) -> None:
-        """Hand on what a worker has to say; a worker that dies at once is noticed in time."""
         try:
-            notes = future.result(timeout=RESULT_SECONDS)
-        except Exception as error:
-            if not _is_loss(error):
-                raise
+            prepared = future.result(timeout=RESULT_SECONDS)
+        except Exception as error:  # noqa: BLE001  the reason why the worker is not used: told, and raised if all have one
+            if _is_loss(error):
+                # What is spread by the workers may have gone with the one that held it: it is brought again.
+                self._payloads.pop(job, None)
+            else:
+                self._exclude(address, seat, error)
+            for task in waiting:
+                self._work.given_back(task, address)
+            self._check_use()
             return
-        for note in notes:
+        self._taken_in.add(job)
+        if prepared.process != seat.process:
+            seat.process = prepared.process
+            seat.ready.clear()
+        while len(seat.ready) >= worker.JOBS_KEPT:
+            del seat.ready[next(iter(seat.ready))]
+        seat.ready[job] = None
+        for note in prepared.notes:
             if note not in self._noted:
                 self._noted.add(note)
                 self._callbacks.warn(f"worker {address} {note}")
+        for task in waiting:
+            if self._work.matters(task):
+                self._submit(address, seat, task)
+            else:
+                self._work.given_back(task, address)
+
+    def _exclude(self, address: str, seat: _Seat, error: Exception) -> None:
+        """A worker cannot do the job, for a reason that it gave or, without gigatile or in another version, did not."""
+        if not isinstance(error, GigatileError):
+            cause, error = (
+                error,
+                GigatileError(
+                    f"worker {address}",
+                    expected="a process that can take in the job",
+                    found=f"{type(error).__name__}: {error}",
+                    fix="Give all workers the client's versions of Python, gigatile, dask and what the model needs.",
+                ),
+            )
+            error.__cause__ = cause
+        seat.excluded = error
+        self._callbacks.warn(f"worker {address} is not used: {error}")
+
+    def _check_use(self) -> None:
+        """End the run where every worker that is there is of no use."""
+        reasons = [seat.excluded for seat in self._seats.values()]
+        if reasons and all(reasons):
+            raise reasons[0] or _scheduler_gone("no worker")
 
     def _gone(self, address: str) -> None:
         """A worker died or was taken away."""
@@ -278,6 +339,15 @@ class _Dispatcher:
             self._work.given_back(task, address)
         if futures:
             self._client.cancel(futures, force=True)
+        for job in seat.coming - self._taken_in:
+            self._deaths[job] += 1
+            if self._deaths[job] >= DEATHS_PREPARING:
+                raise GigatileError(
+                    "the workers of the cluster",
+                    expected="to live on while they load the model and open the image",
+                    found=f"{self._deaths[job]} that died of it, and none that did not",
+                    fix="Look at their logs: memory, or a crash in a library. --executor threads shows it here.",
+                )
 
 
 def _is_loss(error: BaseException) -> bool:
@@ -297,50 +367,3 @@ def _scheduler_gone(found: str) -> GigatileError:
         found=f"{found}: it went away, or someone cancelled the work",
         fix="Start it again and repeat the command: what is finished is kept.",
     )
-
-
-class _NotPrepared(Exception):
-    """A worker process was started anew at the same address."""
-
-
-_JOBS: dict[str, Any] = {}
-_JOBS_KEPT = 2
-_ONE_AT_A_TIME = threading.Lock()
-
-
-def _greet() -> None:
-    """Something to do, so that there are workers."""
-
-
-def _prepare(token: str, payload: bytes) -> tuple[str, ...]:
-    """On a worker: take in a job, and find out whether it can be done here."""
-    import cloudpickle
-
-    with _ONE_AT_A_TIME:
-        if token in _JOBS:
-            return ()
-        job = cloudpickle.loads(payload)
-        notes = tuple(job.prepare())
-        while len(_JOBS) >= _JOBS_KEPT:
-            oldest = next(iter(_JOBS))
-            _JOBS.pop(oldest).rest()
-        _JOBS[token] = job
-        return notes
-
-
-def _run(token: str, keys: tuple[Any, ...]) -> Outcome:
-    """On a worker: do some keys. One task at a time, whatever its number of threads, so that each is alone."""
-    with _ONE_AT_A_TIME:
-        job = _JOBS.get(token)
-        if job is None:
-            raise _NotPrepared(token)
-        # Memory is planned for one job at a time; the last one in the table is the one that ran last.
-        if next(reversed(_JOBS)) != token:
-            _JOBS[next(reversed(_JOBS))].rest()
-            _JOBS[token] = _JOBS.pop(token)
-        outcome: Outcome = job(keys, True, threading.Event(), _ignore)
-        return outcome
-
-
-def _ignore(steps: int, size: int) -> None:
-    """Progress inside a key does not travel."""

@@ -48,6 +48,9 @@ class Policy:
     least_patience_seconds: float = 5.0
     duplicates: bool = True
     """Whether that makes sense: not among threads that share cores and fate."""
+    elsewhere_seconds: float = 30.0
+    """How long a key that failed waits for another worker before the same one may try again; and how long a worker
+    may have nothing in hand and not ask for anything before it counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class _Retry(Generic[K]):
     key: K
     due: float
     avoid: set[str] = field(default_factory=set)
+    """Workers that failed at it; none: no worker is known to have begun it."""
 
 
 @dataclass(slots=True)
@@ -104,7 +108,7 @@ class Queue(Generic[K]):
     clock : callable
         Seconds, such as ``time.monotonic``.
     deaths : mapping
-        Workers that died of some of the keys before, in earlier runs; those keys come first, alone.
+        Workers that died of some of the `keys` before, in earlier runs; those keys come first, alone.
     """
 
     def __init__(
@@ -124,8 +128,11 @@ class Queue(Generic[K]):
         self._errors: dict[K, int] = {}
         self._losses: dict[K, int] = {}
         self._in_flight: dict[int, _InFlight[K]] = {}
-        self._workers: set[str] = set()
-        self._left = len(keys)
+        self._workers: dict[str, float] = {}
+        """When each asked last."""
+        self._looked = clock()
+        self._left = len(keys) - len(self._suspects)
+        """Keys that were never handed out, suspects aside."""
         self._draining: str | None = None
         self._seconds_per_key: float | None = None
         self._durations: deque[float] = deque(maxlen=100)
@@ -143,7 +150,7 @@ class Queue(Generic[K]):
 
     def take(self, worker: str, *, idle: bool) -> Task[K] | None:
         """See `Work.take`."""
-        self._workers.add(worker)
+        self._seen(worker)
         if self._suspects and idle:
             self._draining = None
             return self._sent((self._suspects.popleft(),), worker, alone=True).task
@@ -158,9 +165,9 @@ class Queue(Generic[K]):
             count = min(self._batch(), len(interval))
             batch = [self._keys[i] for i in range(interval.start, interval.start + count)]
             interval.start += count
-            self._left -= count
             # Suspects of earlier runs have their own turn.
             batch = [key for key in batch if key not in self._deaths]
+            self._left -= len(batch)
             if batch:
                 return self._sent(tuple(batch), worker).task
         return self._duplicate(worker) if idle and self._policy.duplicates else None
@@ -179,14 +186,13 @@ class Queue(Generic[K]):
         if flight is None or flight.void:
             return []
         self._learn(self._clock() - flight.since, len(task.keys))
-        if flight.twin is None:
-            return self._failed(failures, worker)
-        if failures:
-            # The twin's answer counts; these failures may be this worker's own.
-            flight.twin.twin = None
-        else:
+        if flight.twin is not None:
+            if len(failures) == len(task.keys):
+                # Nothing was done, which may be this worker's fault: its twin goes on.
+                flight.twin.twin = None
+                return []
             flight.twin.void = True
-        return []
+        return self._failed(failures, worker)
 
     def lost(self, task: Task[K], worker: str, begun: Iterable[K], finished: Iterable[K]) -> list[Failure]:
         """A worker died; returns the keys that count as failed now, as poison.
@@ -199,9 +205,16 @@ class Queue(Generic[K]):
             Those that it, or anybody, had finished.
         """
         self.left(worker)
-        if not self._is_last(task):
-            return []
         done = set(finished)
+        flight = self._in_flight.pop(task.number, None)
+        if flight is None or flight.void:
+            return []
+        if flight.twin is not None:
+            flight.twin.twin = None
+            if not done:
+                return []
+            # What was done has been told: no second answer may tell it again.
+            flight.twin.void = True
         suspects = set(begun) - done
         given_up: list[Failure] = []
         for key in task.keys:
@@ -215,16 +228,20 @@ class Queue(Generic[K]):
 
     def given_back(self, task: Task[K], worker: str) -> None:
         """A worker refused the task: nobody's fault."""
-        if not self._is_last(task):
+        self.left(worker)
+        flight = self._in_flight.pop(task.number, None)
+        if flight is None or flight.void:
             return
-        if task.alone:
+        if flight.twin is not None:
+            flight.twin.twin = None
+        elif task.alone:
             self._suspects.extend(task.keys)
         else:
             self._again += [_Retry(key, self._clock()) for key in task.keys]
 
     def left(self, worker: str) -> None:
-        """A worker is gone: its interval is anybody's."""
-        self._workers.discard(worker)
+        """A worker is gone: its interval is anybody's. One that is not comes back by asking."""
+        self._workers.pop(worker, None)
         if self._draining == worker:
             self._draining = None
         interval = self._owned.pop(worker, None)
@@ -236,27 +253,45 @@ class Queue(Generic[K]):
         flight = self._in_flight[task.number] = _InFlight(task, worker, self._clock())
         return flight
 
-    def _is_last(self, task: Task[K]) -> bool:
-        """Forget a task that came to nothing; whether nobody else is at its keys, or has done them."""
-        flight = self._in_flight.pop(task.number, None)
-        if flight is None or flight.void:
-            return False
-        if flight.twin is not None:
-            flight.twin.twin = None
-        return flight.twin is None
+    def _seen(self, worker: str) -> None:
+        """Note that a worker asks; now and then, forget those that have nothing in hand and no longer do."""
+        now = self._workers[worker] = self._clock()
+        if now - self._looked > self._policy.elsewhere_seconds:
+            busy = {flight.worker for flight in self._in_flight.values()}
+            for other in [other for other, asked in self._workers.items() if asked < self._looked]:
+                if other not in busy:
+                    self.left(other)
+            self._looked = now
 
     def _due(self, worker: str) -> tuple[K, ...]:
-        """A key that failed elsewhere, or nobody began, and whose pause is over."""
+        """A key that failed, once its pause is over; or some that are not known to have been begun."""
         now = self._clock()
+        unblamed: list[int] = []
+        most = self._batch()
         for place, retry in enumerate(self._again):
-            elsewhere = self._workers - retry.avoid
-            if retry.due <= now and (worker in elsewhere or not elsewhere):
+            if retry.due > now:
+                continue
+            if not retry.avoid:
+                unblamed.append(place)
+            elif not unblamed and self._may_retry(retry, worker, now):
                 del self._again[place]
                 return (retry.key,)
-        return ()
+            if len(unblamed) == most:
+                break
+        keys = tuple(self._again[place].key for place in unblamed)
+        for place in reversed(unblamed):
+            del self._again[place]
+        return keys
+
+    def _may_retry(self, retry: _Retry[K], worker: str, now: float) -> bool:
+        """Whether it is another worker, or there is no other, or none came for long."""
+        nobody_else = self._workers.keys() <= retry.avoid
+        return worker not in retry.avoid or nobody_else or now >= retry.due + self._policy.elsewhere_seconds
 
     def _interval(self, worker: str) -> _Interval | None:
         """The worker's own interval, or what is left unowned, or the second half of the longest of the others."""
+        if not self._left:
+            return None
         own = self._owned.get(worker)
         if own is not None and len(own):
             return own
@@ -324,9 +359,12 @@ class Queue(Generic[K]):
         policy = self._policy
         patience = max(policy.patience * statistics.median(self._durations), policy.least_patience_seconds)
         now = self._clock()
-        for flight in list(self._in_flight.values()):
-            slow = now - flight.since > patience and flight.worker != worker
-            if slow and flight.twin is None and not flight.void and not flight.task.alone:
+        for flight in self._in_flight.values():
+            # In the order in which they began.
+            if now - flight.since <= patience:
+                return None
+            single = flight.twin is None and not flight.void and not flight.task.alone
+            if single and flight.worker != worker:
                 twin = self._sent(flight.task.keys, worker)
                 twin.twin, flight.twin = flight, twin
                 return twin.task

@@ -1,0 +1,104 @@
+"""What a worker process of a cluster does for `gigatile.executors.dask`: takes in jobs, and does keys of them.
+
+Memory bound
+------------
+`JOBS_KEPT` jobs; one task at a time, whatever the number of the worker's threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from typing import Any, NamedTuple
+
+from gigatile.executors.executor import Outcome
+
+Token = tuple[str, str]
+"""A run, and a job of it."""
+_PROCESS = uuid.uuid4().hex
+"""An address may be given to another process; this name is not."""
+_JOBS: dict[Token, Any] = {}
+JOBS_KEPT = 2
+"""By a process at a time; one that did more of them brings them in again."""
+_ONE_AT_A_TIME = threading.Lock()
+"""So that each task is alone in its process: it has all the memory, and it is known what a process died of."""
+
+
+class Prepared(NamedTuple):
+    """A process that has a job now."""
+
+    process: str
+    notes: tuple[str, ...]
+    """What the user should know, see `Job.prepare`."""
+
+
+class NotPreparedError(Exception):
+    """The process does not have the job: it is another one by now, or had too many jobs since.
+
+    Parameters
+    ----------
+    process : str
+        Its name.
+    """
+
+    def __init__(self, process: str) -> None:
+        super().__init__(process)
+        self.process = process
+
+
+def greet() -> None:
+    """Something to do, so that there are workers."""
+
+
+def prepare(token: Token, payload: bytes) -> Prepared:
+    """Take in a pickled job, and find out whether it can be done here."""
+    import cloudpickle
+
+    with _ONE_AT_A_TIME:
+        if token in _JOBS:
+            return Prepared(_PROCESS, ())
+        job = cloudpickle.loads(payload)
+        notes = tuple(job.prepare())
+        while len(_JOBS) >= JOBS_KEPT:
+            oldest = next(iter(_JOBS))
+            _JOBS.pop(oldest).rest()
+        _JOBS[token] = job
+        return Prepared(_PROCESS, notes)
+
+
+def run(token: Token, keys: tuple[Any, ...]) -> Outcome:
+    """Do some keys.
+
+    Raises
+    ------
+    NotPreparedError
+        None of them was begun.
+    GigatileError
+        The whole run has to end.
+    """
+    with _ONE_AT_A_TIME:
+        job = _JOBS.get(token)
+        if job is None:
+            raise NotPreparedError(_PROCESS)
+        # Memory is planned for one job at a time; the last one in the table is the one that ran last.
+        if next(reversed(_JOBS)) != token:
+            _JOBS[next(reversed(_JOBS))].rest()
+            _JOBS[token] = _JOBS.pop(token)
+        outcome: Outcome = job(keys, True, threading.Event(), _ignore)
+        return outcome
+
+
+async def forget(run: str) -> None:
+    """Let go of a run's jobs as soon as nothing is done any more; for the event loop, which does not wait."""
+    await asyncio.to_thread(_forget, run)
+
+
+def _forget(run: str) -> None:
+    with _ONE_AT_A_TIME:
+        for token in [token for token in _JOBS if token[0] == run]:
+            _JOBS.pop(token).rest()
+
+
+def _ignore(steps: int, size: int) -> None:
+    """Progress inside a key does not travel."""
