@@ -3,14 +3,16 @@
 ::
 
     read a band ──▶ cut its tiles ──▶ fill batches ──▶ predict ──▶ stitch ──▶ hand out finished rows
-    (one tile row)                    (across rows)                (row by row)
+    (one tile row)                    (across rows)       │        (row by row)
+                                            ▲             │
+                                            └── half of ──┘  where the memory does not hold a batch
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import numpy as np
 from gigatile.engine.pipes import Clock, read_ahead
 from gigatile.engine.seams import SeamTally
 from gigatile.engine.stitcher import RegionStitcher
-from gigatile.errors import BlockError, Cancelled
+from gigatile.errors import BlockError, Cancelled, ModelOutOfMemory
 from gigatile.models.model import LoadedModel
 from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Grid
@@ -26,6 +28,25 @@ from gigatile.tiling.tiling import Grid
 Array = np.ndarray[Any, Any]
 Read = Callable[[Region], tuple[Array, Array | None]]
 """Pixels (c, y, x) of a window that may hang over the image, and which are valid (y, x) or None for all."""
+
+
+class BatchLimit:
+    """How many tiles the memory holds at once, as far as that was found out. Safe to call from many threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._most: int | None = None
+
+    def of(self, planned: int) -> int:
+        """The batch to use instead of the one that was planned."""
+        with self._lock:
+            return planned if self._most is None else min(planned, self._most)
+
+    def too_many(self, tiles: int) -> None:
+        """So many tiles, 2 or more, did not fit: half of them is the limit, if it was not lower."""
+        with self._lock:
+            half = tiles // 2
+            self._most = half if self._most is None else min(self._most, half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,8 @@ class Inference:
     """Tiles per call."""
     pads_batches: bool
     """Whether a last, smaller batch is filled up with zeros, because the model's bits depend on its size."""
+    limit: BatchLimit = field(default_factory=BatchLimit)
+    """What was learnt of the memory; for all regions, and for all passes that share the model."""
 
 
 @dataclass(slots=True)
@@ -131,7 +154,26 @@ def infer_region(
         Blended channels; valid until the next step.
     valid : ndarray of bool, shape (rows, width), or None
         True where the input was valid; None: everywhere.
+
+    Raises
+    ------
+    BlockError
+        The source or the model is at fault, or the memory does not hold what the region needs.
     """
+    try:
+        yield from _infer_region(how, region, read, step, progress)
+    except MemoryError as error:
+        raise BlockError(
+            f"rows {region.y0}-{region.y1}, columns {region.x0}-{region.x1}",
+            expected="memory for what a block needs",
+            found=str(error) or "none left",
+            fix="Type a smaller --memory or --workers 1, or close other programs.",
+        ) from error
+
+
+def _infer_region(
+    how: Inference, region: Region, read: Read, step: int, progress: Progress
+) -> Generator[tuple[int, Array, Array | None]]:
     validity = Validity(region)
     stitcher = RegionStitcher(how.grid, region, how.channels_out, how.dtype, step, valid=validity.rows)
     progress.tally.seams = stitcher.seams
@@ -212,7 +254,7 @@ def _predictions(how: Inference, tiles: Iterable[_Tile], progress: Progress) -> 
     for tile in tiles:
         waiting.append(tile)
         full += tile.pixels is not None
-        if full in (how.batch, 0):
+        if full == 0 or full >= how.limit.of(how.batch):
             yield from _run(how, waiting, progress)
             waiting, full = [], 0
     yield from _run(how, waiting, progress)
@@ -224,21 +266,74 @@ def _run(how: Inference, tiles: list[_Tile], progress: Progress) -> Iterator[tup
     inputs = [tile.pixels for tile in tiles if tile.pixels is not None]
     results: Iterator[Array] = iter(())
     if inputs:
-        count = len(inputs)
-        if how.pads_batches:
-            inputs += [np.zeros_like(inputs[0])] * (how.batch - count)
         with progress.clock.stage("infer"):
-            # One tile needs no copy to become a batch.
-            predicted = how.model.predict(inputs[0][None] if len(inputs) == 1 else np.stack(inputs))
-        if predicted.shape[1] != how.channels_out:
-            raise BlockError(
-                how.model.where,
-                expected=f"{how.channels_out} channels, as in the trial on zeros",
-                found=f"shape {predicted.shape}",
-            )
+            predicted = _padded(how, inputs) if how.pads_batches else _halved(how, inputs)
         results = iter(predicted)
-        progress.tally.tiles += count
-        progress.on_tiles(count)
+        progress.tally.tiles += len(inputs)
+        progress.on_tiles(len(inputs))
     for tile in tiles:
         progress.tally.skipped += tile.pixels is None
         yield tile, None if tile.pixels is None else next(results)
+
+
+def _padded(how: Inference, inputs: list[Array]) -> list[Array]:
+    """Predictions of up to a batch of tiles by a model whose bits depend on its size: it is never halved.
+
+    Raises
+    ------
+    BlockError
+        The memory does not hold the batch.
+    """
+    filling = [np.zeros_like(inputs[0])] * (how.batch - len(inputs))
+    try:
+        return list(_called(how, inputs + filling))
+    except ModelOutOfMemory as error:
+        if how.batch == 1:
+            raise
+        raise BlockError(
+            error.where,
+            expected=error.expected,
+            found=error.found,
+            fix=f"Plan again, in a new directory, with a --batch below {how.batch}: this one cannot be halved under "
+            "way, because the model's last bits depend, or may depend, on it.",
+        ) from error
+
+
+def _halved(how: Inference, inputs: list[Array]) -> list[Array]:
+    """Predictions of tiles in batches that the memory holds, which is found out and remembered.
+
+    Raises
+    ------
+    ModelOutOfMemory
+        It does not even hold one tile.
+    """
+    predicted: list[Array] = []
+    while len(predicted) < len(inputs):
+        some = inputs[len(predicted) :][: how.limit.of(how.batch)]
+        refused = False
+        try:
+            predicted.extend(_called(how, some))
+        except ModelOutOfMemory:
+            if len(some) == 1:
+                raise
+            refused = True
+        # After the except clause: until then the traceback holds the arrays that did not fit.
+        if refused:
+            how.limit.too_many(len(some))
+    return predicted
+
+
+def _called(how: Inference, inputs: list[Array]) -> Array:
+    try:
+        # One tile needs no copy to become a batch.
+        batch = inputs[0][None] if len(inputs) == 1 else np.stack(inputs)
+    except MemoryError as error:
+        raise ModelOutOfMemory(how.model.where, found=f"no memory to put {len(inputs)} tiles together") from error
+    predicted = how.model.predict(batch)
+    if predicted.shape[1] != how.channels_out:
+        raise BlockError(
+            how.model.where,
+            expected=f"{how.channels_out} channels, as in the trial on zeros",
+            found=f"shape {predicted.shape}",
+        )
+    return predicted

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gigatile.errors import BlockError
+from gigatile.errors import BlockError, ModelOutOfMemory
 from gigatile.models.augment import averaged
 from gigatile.models.values import Values
 from gigatile.tiling.output_grid import SAME, OutputGrid
@@ -78,6 +78,18 @@ class Model(Protocol):
         ...
 
 
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA's own text, in onnxruntime and torch
+    "failed to allocate memory",  # onnxruntime's arena
+    "bad_alloc",
+    "bad allocation",
+    "not enough memory",  # torch on the CPU
+    "can't allocate memory",
+    "status_alloc_failed",  # CUDNN_ and CUBLAS_
+)
+"""What runtimes say, in small letters, when memory runs out: their exceptions have no class in common."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model together with the values that go in and come out of it."""
@@ -102,10 +114,15 @@ class LoadedModel:
 
         Raises
         ------
+        ModelOutOfMemory
+            The memory does not hold the batch.
         BlockError
             The model raised, or gave something that is not one map per tile of the size that was planned.
         """
-        return averaged(self._once, batch, self.values.augmentation)
+        try:
+            return averaged(self._once, batch, self.values.augmentation)
+        except MemoryError as error:
+            raise self._out_of_memory(batch, error) from error
 
     def _once(self, batch: Batch) -> Prediction:
         result = self.raw(batch)
@@ -117,6 +134,8 @@ class LoadedModel:
 
         Raises
         ------
+        ModelOutOfMemory
+            The memory does not hold the batch.
         BlockError
             The model raised.
         """
@@ -125,14 +144,28 @@ class LoadedModel:
             return self.raw(np.concatenate([batch, np.zeros((only - count, *batch.shape[1:]), batch.dtype)]))[:count]
         try:
             return np.asarray(self.model.predict(batch))
-        except MemoryError:
-            raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise self._out_of_memory(batch, error) from error
             raise BlockError(
                 self.where,
                 found=f"{type(error).__name__}: {error}",
                 fix=f"It was called with float32 {batch.shape}.",
             ) from error
+
+    def _out_of_memory(self, batch: Batch, error: Exception) -> ModelOutOfMemory:
+        said = str(error).strip().splitlines()
+        return ModelOutOfMemory(
+            self.where,
+            expected=f"memory for float32 {batch.shape}",
+            found=f"{type(error).__name__}: {said[0][:300]}" if said else type(error).__name__,
+            fix="Type a smaller --tile, or --workers 1; on a GPU, see that nothing else uses it.",
+        )
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory, of the host or of a device, ran out: by the class of the error, or by what it says."""
+    return isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 def check_prediction(where: str, given: tuple[int, ...], result: Prediction, output: OutputGrid) -> None:

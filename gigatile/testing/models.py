@@ -201,6 +201,38 @@ class OnCall:
         return out
 
 
+class SmallMemory:
+    """A model, `batch + 1`, whose memory holds a few tiles only; beyond, it fails as a runtime would.
+
+    Parameters
+    ----------
+    tiles : int
+        What the memory holds.
+    error : Exception
+        What is raised beyond.
+    """
+
+    name, digest, device = "small-memory", "1" * 64, "cpu"
+    channels_in: int | None = None
+    fixed_tile: tuple[int, int] | None = None
+    fixed_batch: int | None = None
+    calls_once = False
+
+    def __init__(self, tiles: int, error: Exception) -> None:
+        self._tiles, self._error = tiles, error
+        self._lock = threading.Lock()
+        self.sizes: list[int] = []
+        """Sizes of the batches that were asked for, those that failed too."""
+
+    def predict(self, batch: Array) -> Array:
+        """See `gigatile.models.model.Model.predict`."""
+        with self._lock:
+            self.sizes.append(len(batch))
+        if len(batch) > self._tiles:
+            raise self._error
+        return batch + np.float32(1)
+
+
 class BatchUnstable:
     """A model whose last bits depend on how many tiles it gets: ``batch + 1e-6 n``. Not a plain callable."""
 
