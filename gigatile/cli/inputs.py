@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from gigatile.cli.options import Given, RunOptions, read_values
 from gigatile.cli.values import Where
 from gigatile.errors import ModelError, RunRefused
 from gigatile.runs.inputs import InputEntry, Inputs, check_literal, nearby, resolve_inputs
-from gigatile.runs.names import is_url
+from gigatile.runs.names import Known, is_url
 from gigatile.storage.store import open_store
 
 DirectoryKind = Literal["run", "cohort"]
@@ -31,7 +31,7 @@ def check_image(text: str) -> None:
     check_literal(text)
 
 
-def read_inputs(images: Sequence[str], listing: str | None, known: Mapping[str, str] | None = None) -> Inputs:
+def read_inputs(images: Sequence[str], listing: str | None, known: Sequence[Known] = ()) -> Inputs:
     """The images of a command line, each with its name; the options that a list gives to some are checked as well.
 
     Parameters

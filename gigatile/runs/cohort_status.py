@@ -56,6 +56,7 @@ class CohortStatus:
         return {
             "complete": self.complete,
             "blocks": sums["blocks"],
+            "filled": sums["filled"],
             "tiles_inferred": sums["tiles_inferred"],
             "decoded_ratio": self._mean("decoded_ratio", "pixels"),
             "overcompute": self._mean("overcompute", "pixels"),
@@ -91,6 +92,8 @@ class CohortStatus:
         lines += [f"busy        {busy}"] if busy else []
         if self.peak_rss_bytes:
             lines.append(f"memory      {format_bytes(self.peak_rss_bytes)} at the peak of one process")
+        if sums["filled"]:
+            lines.append(f"filled      {sums['filled']} blocks have pixels that the source could not give")
         return "\n".join([*lines, *self._incomplete()])
 
     def _incomplete(self) -> list[str]:
@@ -255,6 +258,8 @@ def _problems(report: Report | str) -> tuple[str, ...]:
 def _reason(row: ImageRow) -> str:
     if row.error:
         return f": {row.error}"
-    if row.blocks.pending and row.state == "partial":
+    if row.state != "partial":
+        return ""
+    if row.blocks.pending:
         return f": {row.blocks.pending} of {row.blocks.total} blocks are pending"
-    return ""
+    return ": its pyramid is not finished"

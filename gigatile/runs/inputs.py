@@ -18,13 +18,14 @@ from gigatile.runs.listing import Row, read_rows
 from gigatile.runs.names import (
     READABLE,
     ZARR,
+    Known,
     assign_names,
+    file_bytes,
     folded,
     has_suffix,
     is_reserved,
     is_url,
     location_of,
-    names_by_location,
     safe_name,
     shown,
 )
@@ -81,7 +82,7 @@ class _Candidate:
     problem: str = ""
 
 
-def resolve_inputs(images: Sequence[str], listing: str | None = None, known: Mapping[str, str] | None = None) -> Inputs:
+def resolve_inputs(images: Sequence[str], listing: str | None = None, known: Sequence[Known] = ()) -> Inputs:
     """Find out which images are meant, and give each a name.
 
     Parameters
@@ -91,10 +92,11 @@ def resolve_inputs(images: Sequence[str], listing: str | None = None, known: Map
         folders). What exists under its literal path is that file, whatever characters are in it.
     listing : str, optional
         A CSV file instead of `images`, see `gigatile.runs.listing`.
-    known : mapping of str to str, optional
-        Names by location of the images that the cohort has already: `Summary.known`. They keep their names; what
-        collides with one is called ``<parent>__<name>``. A name whose file is gone goes to the image that
-        would have it now, because folders move; whether it is the same image is for its run to see.
+    known : sequence of Known
+        The images that the cohort has already: `Summary.known`; of two at one location the last one counts. They
+        keep their names; what collides with one is called ``<parent>__<name>``. Folders move: where an image is
+        gone, its name goes to the one of the same size that would have it now, and the run there sees whether it is
+        the same.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def resolve_inputs(images: Sequence[str], listing: str | None = None, known: Map
         candidates = [_Candidate(image) for group, _ in groups for image in group]
         is_cohort = len(images) > 1 or any(several for _, several in groups)
     candidates = _distinct(candidates)
-    names = _names(candidates, known or {}, notes)
+    names = _names(candidates, known, notes)
     entries = tuple(
         InputEntry(name, c.image, c.options, c.origin, c.problem) for name, c in zip(names, candidates, strict=True)
     )
@@ -307,18 +309,21 @@ def _distinct(candidates: Sequence[_Candidate]) -> list[_Candidate]:
     return list(seen.values())
 
 
-def _names(candidates: Sequence[_Candidate], known: Mapping[str, str], notes: list[str]) -> list[str]:
+def _names(candidates: Sequence[_Candidate], known: Sequence[Known], notes: list[str]) -> list[str]:
     locations = [location_of(candidate.image) for candidate in candidates]
     _check_given_names(candidates)
-    fixed = [c.given_name or known.get(where, "") for c, where in zip(candidates, locations, strict=True)]
-    owners = names_by_location(known)
-    used = {folded(name) for name in fixed if name}
-    is_taken = _taken(used, owners)
+    before = {each.location: each.name for each in known}
+    fixed = [c.given_name or before.get(where, "") for c, where in zip(candidates, locations, strict=True)]
+    for name, where in zip(fixed, locations, strict=True):
+        if before.get(where, name) != name:
+            notes.append(f"{where} is called {name} from now on; what is in {before[where]} stays there.")
+    owners = {folded(each.name): each for each in known}
+    is_taken = _taken({folded(name) for name in fixed if name}, owners)
     new = [index for index, name in enumerate(fixed) if not name]
     for index, name in zip(new, assign_names([locations[index] for index in new], is_taken), strict=True):
         fixed[index] = name
         if folded(name) in owners:
-            notes.append(f"{name}: {owners[folded(name)]} is gone; {locations[index]} takes its place.")
+            notes.append(f"{name}: {owners[folded(name)].location} is gone; {locations[index]} takes its place.")
     return fixed
 
 
@@ -336,19 +341,17 @@ def _check_given_names(candidates: Sequence[_Candidate]) -> None:
             )
 
 
-def _taken(used: set[str], owners: Mapping[str, str]) -> Callable[[str], bool]:
-    """Whether a name is in use; those of images that are gone are free."""
+def _taken(used: set[str], owners: Mapping[str, Known]) -> Callable[[str, str], bool]:
+    """Whether a name is in use; one whose image is gone is free for an image of the same size."""
     gone: dict[str, bool] = {}
 
-    def is_taken(name: str) -> bool:
-        if name in used:
-            return True
-        if name not in owners:
-            return False
+    def is_taken(name: str, location: str) -> bool:
+        if name in used or name not in owners:
+            return name in used
         owner = owners[name]
-        if owner not in gone:
-            gone[owner] = not is_url(owner) and not Path(owner).exists()
-        return not gone[owner]
+        if name not in gone:
+            gone[name] = not is_url(owner.location) and not Path(owner.location).exists()
+        return not gone[name] or owner.nbytes not in {None, file_bytes(location)}
 
     return is_taken
 

@@ -13,11 +13,13 @@ A name, once given, stays with its image: a newcomer that collides with it is th
 from __future__ import annotations
 
 import os
+import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from gigatile.storage.url import WEB_SCHEMES, redacted
@@ -115,7 +117,7 @@ def is_reserved(name: str) -> bool:
     return folded(name) in _RESERVED_BY_US
 
 
-def assign_names(locations: Sequence[str], is_taken: Callable[[str], bool]) -> list[str]:
+def assign_names(locations: Sequence[str], is_taken: Callable[[str, str], bool]) -> list[str]:
     """Different safe names for images, which do not depend on their order.
 
     Parameters
@@ -123,7 +125,7 @@ def assign_names(locations: Sequence[str], is_taken: Callable[[str], bool]) -> l
     locations : sequence of str
         As `location_of` gives them, all different.
     is_taken : callable
-        Whether a name, folded, belongs to another image already.
+        Whether a name, folded, belongs to another image already than that at a location.
     """
     choices = [_candidates(location) for location in locations]
     names = [next(choice) for choice in choices]
@@ -132,7 +134,7 @@ def assign_names(locations: Sequence[str], is_taken: Callable[[str], bool]) -> l
         again = [
             index
             for index, name in enumerate(names)
-            if counts[folded(name)] > 1 or is_reserved(name) or is_taken(folded(name))
+            if counts[folded(name)] > 1 or is_reserved(name) or is_taken(folded(name), locations[index])
         ]
         if not again:
             return names
@@ -163,6 +165,23 @@ def _parts(location: str) -> list[str]:
     return [part for part in path.split("/") if part] or ["image"]
 
 
-def names_by_location(known: Mapping[str, str]) -> dict[str, str]:
-    """The image that each name, folded, belongs to, of a mapping from locations to names."""
-    return {folded(name): location for location, name in known.items()}
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An image that a cohort has already."""
+
+    name: str
+    location: str
+    """As `location_of` gives it."""
+    nbytes: int | None = None
+    """Of its file, see `file_bytes`."""
+
+
+def file_bytes(location: str) -> int | None:
+    """Size of the file there; None where that tells nothing (a Zarr, a URL) or nothing is there."""
+    if is_url(location):
+        return None
+    try:
+        found = Path(location).stat()
+    except OSError:
+        return None  # not there, or not for us: opening it says which
+    return found.st_size if stat.S_ISREG(found.st_mode) else None

@@ -4,13 +4,13 @@
 
     {"format": "gigatile-cohort", "version": 1, "complete": false,
      "images": [{"name": "a", "image": "slides/a.svs", "location": "/data/slides/a.svs", "state": "partial",
-                 "blocks": {"total": 20, "done": 18, "empty": 0, "failed": 1, "filled": 0, "pending": 1},
-                 "pixels": 132000, "tiles_inferred": 70, "seconds": 1.5, "stages": {"infer": 1.1, ...},
+                 "blocks": {"total": 20, "done": 18, "empty": 0, "failed": 1, "pending": 1},
+                 "filled": 0, "pixels": 132000, "tiles_inferred": 70, "seconds": 1.5, "stages": {"infer": 1.1, ...},
                  "started": "2026-01-31T12:00:00Z", "ended": null, "error": "...", "decoded_ratio": 1.0,
                  "overcompute": 1.4, "seam_score": 0.01, "seam_disagreement": 0.0, "seam_pixels": 900,
-                 "peak_rss_bytes": 400000000, "ledger_bytes": 7210}],
+                 "peak_rss_bytes": 400000000, "nbytes": 396000, "ledger_bytes": 7210}],
      "totals": {"images": {"total": 1, "complete": 0, "partial": 1, "failed": 0, "refused": 0, "pending": 0},
-                "blocks": {...}, "pixels": 132000, "seconds": 1.5, "tiles_inferred": 70}}
+                "blocks": {...}, "filled": 0, "pixels": 132000, "seconds": 1.5, "tiles_inferred": 70}}
 
 ``summary.csv``, for spreadsheets: `COLUMNS`, one line an image. Both hold no secrets of URLs.
 """
@@ -50,8 +50,6 @@ class Blocks:
     done: int = 0
     empty: int = 0
     failed: int = 0
-    filled: int = 0
-    """Of those that are done: with pixels that the source could not give."""
 
     @property
     def pending(self) -> int:
@@ -64,7 +62,6 @@ class Blocks:
             self.done + other.done,
             self.empty + other.empty,
             self.failed + other.failed,
-            self.filled + other.filled,
         )
 
     def to_json(self) -> dict[str, int]:
@@ -87,6 +84,8 @@ class ImageRow:
     or planned, or no block succeeded; `refused`: its directory holds another run, or memory does not hold it;
     `pending`: not begun."""
     blocks: Blocks = field(default_factory=Blocks)
+    filled: int = 0
+    """Blocks in which something of the source could not be decoded and was filled."""
     pixels: int = 0
     """Of the processing grid; 0 until it was planned."""
     tiles_inferred: int = 0
@@ -106,6 +105,8 @@ class ImageRow:
     seam_disagreement: float | None = None
     seam_pixels: int = 0
     peak_rss_bytes: int = 0
+    nbytes: int | None = None
+    """Size of the image's file when it was begun; None of a Zarr or a URL. Tells whether a folder moved."""
     ledger_bytes: int = 0
     """Size of its ledger when this row was written: where it differs, the ledger knows more."""
 
@@ -114,11 +115,13 @@ class ImageRow:
         succeeded = status.done + status.empty
         state: State = "complete" if status.complete else "failed" if status.failed and not succeeded else "partial"
         errors = status.errors
-        more = f" (and {status.failed - 1} more blocks)" if status.failed > 1 else ""
+        count = max(status.failed, len(errors))  # errors are those of the pyramid as well
+        more = f" (and {count - 1} more blocks)" if count > 1 else ""
         return replace(
             self,
             state=state,
-            blocks=Blocks(status.total, status.done, status.empty, status.failed, status.filled),
+            blocks=Blocks(status.total, status.done, status.empty, status.failed),
+            filled=status.filled,
             tiles_inferred=status.tiles_inferred,
             seconds=round(sum(status.seconds.values()), 3),
             stages=dict(status.seconds),
@@ -155,6 +158,7 @@ def totals(rows: Sequence[ImageRow]) -> dict[str, Any]:
     return {
         "images": {"total": len(rows), **{state: states[state] for state in STATES}},
         "blocks": sum((row.blocks for row in rows), Blocks()).to_json(),
+        "filled": sum(row.filled for row in rows),
         "pixels": sum(row.pixels for row in rows),
         "seconds": round(sum(row.seconds for row in rows), 3),
         "tiles_inferred": sum(row.tiles_inferred for row in rows),

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from gigatile.errors import RunRefused, StorageError
 from gigatile.runs.inputs import InputEntry
+from gigatile.runs.names import Known, file_bytes
 from gigatile.runs.rows import Blocks, ImageRow, decode_json, encode_csv, encode_json, is_complete, now, paragraph
 from gigatile.storage.store import Store
 
@@ -76,9 +77,10 @@ class Summary:
             return tuple(self._rows.values())
 
     @property
-    def known(self) -> dict[str, str]:
-        """Names by location, for `resolve_inputs`."""
-        return {row.location: row.name for row in self.rows}
+    def known(self) -> tuple[Known, ...]:
+        """Its images, for `resolve_inputs`; those begun last come last."""
+        rows = sorted(self.rows, key=lambda row: row.started or "")
+        return tuple(Known(row.name, row.location, row.nbytes) for row in rows)
 
     @property
     def complete(self) -> bool:
@@ -123,11 +125,8 @@ class Summary:
             Of its processing grid.
         """
         row = self[name]
-        self._put(
-            replace(
-                row, state="partial", blocks=blocks, pixels=pixels, started=row.started or now(), ended=None, error=""
-            )
-        )
+        row = replace(row, state="partial", blocks=blocks, pixels=pixels, error="", nbytes=file_bytes(row.location))
+        self._put(replace(row, started=row.started or now(), ended=None))
 
     def progress(self, name: str, blocks: Blocks, tiles_inferred: int) -> None:
         """How far an image is."""

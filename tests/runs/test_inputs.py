@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from gigatile.errors import ImageError, UsageError
 from gigatile.runs.inputs import as_cohort, check_literal, resolve_inputs
-from gigatile.runs.names import assign_names, folded, is_reserved, location_of, safe_name, without_suffix
+from gigatile.runs.names import (
+    Known,
+    assign_names,
+    file_bytes,
+    folded,
+    is_reserved,
+    location_of,
+    safe_name,
+    without_suffix,
+)
 
 
 def touch(folder, *paths):
@@ -21,7 +30,7 @@ def names(inputs):
     return {entry.shown: entry.name for entry in inputs.entries}
 
 
-def refused(kind, images, listing=None, known=None):
+def refused(kind, images, listing=None, known=()):
     with pytest.raises(kind) as error:
         resolve_inputs(images, listing, known)
     return str(error.value)
@@ -97,11 +106,11 @@ PARTS = st.lists(st.sampled_from(["a", "A", "p", "a.tif", "a.svs", "CON", "lock"
 def test_one_name_is_assigned_to_one_location(parts, random):
     others = {f"/{a}/{b}/{c}" for a in "pqA" for b in "pa" for c in ("a.tif", "a.svs", "A.tif", "lock", "CON")}
     locations = sorted({"/" + "/".join(parts), *others})
-    found = dict(zip(locations, assign_names(locations, lambda name: False), strict=True))
+    found = dict(zip(locations, assign_names(locations, lambda name, location: False), strict=True))
     assert len({folded(name) for name in found.values()}) == len(locations)
     assert not any(is_reserved(name) or safe_name(name) != name for name in found.values())
     random.shuffle(locations)
-    assert dict(zip(locations, assign_names(locations, lambda name: False), strict=True)) == found
+    assert dict(zip(locations, assign_names(locations, lambda name, location: False), strict=True)) == found
 
 
 def test_all_that_collide_carry_their_folder(here):
@@ -142,7 +151,7 @@ def test_what_a_cohort_keeps_in_its_directory_is_no_name(here):
 def test_known_images_keep_their_names_and_newcomers_give_way(here):
     touch(here, "old/a.tif", "new/a.tif")
     before = resolve_inputs(["old/*.tif"])
-    known = {entry.location: entry.name for entry in before.entries}
+    known = [Known(entry.name, entry.location) for entry in before.entries]
     assert names(before) == {"old/a.tif": "a"}
     after = resolve_inputs(["*/a.tif"], known=known)
     assert names(after) == {"new/a.tif": "new__a", "old/a.tif": "a"}
@@ -152,7 +161,7 @@ def test_known_images_keep_their_names_and_newcomers_give_way(here):
 
 def test_a_known_image_is_known_from_another_working_directory(here, monkeypatch):
     touch(here, "s/a.tif", "t/a.tif")
-    known = {str(here / "s/a.tif"): "a"}
+    known = [Known("a", str(here / "s/a.tif"))]
     monkeypatch.chdir(here / "s")
     assert names(resolve_inputs(["../t/a.tif", "./a.tif"], known=known)) == {"../t/a.tif": "t__a", "./a.tif": "a"}
 
@@ -160,17 +169,38 @@ def test_a_known_image_is_known_from_another_working_directory(here, monkeypatch
 def test_names_given_before_outlive_a_collision_of_today(here):
     """Both were added one by one: today's rule would call both by their folders."""
     touch(here, "p/a.tif", "q/a.tif")
-    known = {str(here / "p/a.tif"): "a", str(here / "q/a.tif"): "q__a"}
+    known = [Known("a", str(here / "p/a.tif")), Known("q__a", str(here / "q/a.tif"))]
     assert set(names(resolve_inputs(["p", "q"], known=known)).values()) == {"a", "q__a"}
 
 
 def test_a_folder_that_moved_keeps_the_names_of_its_images(here):
     touch(here, "moved/s1/a.tif", "moved/s2/a.tif")
-    known = {str(here / "s1/a.tif"): "s1__a", str(here / "s2/a.tif"): "s2__a"}
+    known = [Known("s1__a", str(here / "s1/a.tif")), Known("s2__a", str(here / "s2/a.tif"), 0)]
     found = resolve_inputs(["moved/**/*.tif"], known=known)
     assert names(found) == {"moved/s1/a.tif": "s1__a", "moved/s2/a.tif": "s2__a"}
     assert len(found.notes) == 2
     assert "s1/a.tif is gone" in found.notes[0]
+
+
+def test_another_image_of_the_name_of_one_that_is_gone_is_told_apart_by_its_size(here):
+    """As on two drives with the same file names, of which one is attached at a time."""
+    (here / "two").mkdir()
+    (here / "two" / "a.tif").write_bytes(b"12345")
+    size = file_bytes(str(here / "two/a.tif"))
+    assert size == 5
+    for nbytes, name in ((5, "a"), (4, "two__a"), (None, "a")):
+        known = [Known("a", str(here / "one/a.tif"), nbytes)]
+        assert list(names(resolve_inputs(["two/*"], known=known)).values()) == [name]
+
+
+def test_an_image_that_a_list_renamed_keeps_its_last_name(here):
+    touch(here, "lists/a.tif", "b/old.tif")
+    known = [Known("old", str(here / "lists/a.tif"))]
+    found = resolve_inputs([], write_list(here, "image,name\na.tif,new\n"), known)
+    assert [entry.name for entry in found.entries] == ["new"]
+    assert "is called new from now on; what is in old stays there" in found.notes[0]
+    known.append(Known("new", str(here / "lists/a.tif")))
+    assert list(names(resolve_inputs(["lists/*.tif", "b"], known=known)).values()) == ["new", "b__old"]
 
 
 # Words, folders and patterns
@@ -419,7 +449,7 @@ def test_names_of_a_list_win_over_made_up_ones(here):
     touch(here, "lists/a.tif", "lists/p/b.tif")
     found = resolve_inputs([], write_list(here, "image,name\np/b.tif,a\na.tif,c\n"))
     assert list(names(found).values()) == ["a", "c"]
-    known = {str(here / "lists/a.tif"): "a"}
+    known = [Known("a", str(here / "lists/a.tif"))]
     assert list(names(resolve_inputs([], write_list(here, "image,name\na.tif,z\n"), known)).values()) == ["z"]
 
 
@@ -478,7 +508,7 @@ def test_a_list_that_is_not_there_or_no_file_is_refused(here):
 
 def test_a_name_that_is_given_may_be_that_of_an_earlier_image_whose_run_will_tell(here):
     touch(here, "lists/a.tif", "lists/b.tif")
-    known = {str(here / "lists/a.tif"): "a"}
+    known = [Known("a", str(here / "lists/a.tif"))]
     listing = write_list(here, "image,name\nb.tif,a\na.tif,c\n")
     assert [entry.name for entry in resolve_inputs([], listing, known).entries] == ["a", "c"]
 
@@ -501,7 +531,7 @@ def test_ten_thousand_images_are_resolved_without_a_look_at_each(here, monkeypat
 
     monkeypatch.setattr(Path, "exists", counted)
     found = resolve_inputs(["s"])
-    known = {entry.location: entry.name for entry in found.entries}
+    known = [Known(entry.name, entry.location, 0) for entry in found.entries]
     again = resolve_inputs(["s/*.svs"], known=known)
     assert [entry.name for entry in again.entries] == [f"slide {n}" for n in range(10_000)]
     assert looks < 10

@@ -107,7 +107,7 @@ def test_what_becomes_of_an_image_is_in_both_documents(store):
     assert a["ended"] >= a["started"]
     assert (b["state"], b["blocks"], b["tiles_inferred"], b["ended"]) == (
         "partial",
-        {"total": 20, "done": 7, "empty": 0, "failed": 0, "filled": 0, "pending": 13},
+        {"total": 20, "done": 7, "empty": 0, "failed": 0, "pending": 13},
         30,
         None,
     )
@@ -119,7 +119,7 @@ def test_what_becomes_of_an_image_is_in_both_documents(store):
     )
     sums = document(store)["totals"]
     assert sums["images"] == {"total": 4, "complete": 1, "partial": 2, "failed": 1, "refused": 0, "pending": 0}
-    assert sums["blocks"] == {"total": 60, "done": 41, "empty": 4, "failed": 2, "filled": 0, "pending": 13}
+    assert sums["blocks"] == {"total": 60, "done": 41, "empty": 4, "failed": 2, "pending": 13}
     assert (sums["pixels"], sums["tiles_inferred"]) == (132_012, 170)
     rows = table(store)
     assert [row["state"] for row in rows] == ["complete", "partial", "partial", "failed"]
@@ -173,11 +173,12 @@ def test_what_was_written_is_read_back(row):
 
 def test_sums_are_those_of_the_rows_in_any_order():
     some = [
-        ImageRow(n, n, n, state, Blocks(9, i, 1, 1, i), pixels=i, seconds=i / 8, tiles_inferred=i)
+        ImageRow(n, n, n, state, Blocks(9, i, 1, 1), filled=i, pixels=i, seconds=i / 8, tiles_inferred=i)
         for i, (n, state) in enumerate(zip("abcde", STATES, strict=True))
     ]
     assert totals(some) == totals(some[::-1])
-    assert totals(some)["blocks"] == {"total": 45, "done": 10, "empty": 5, "failed": 5, "filled": 10, "pending": 25}
+    assert totals(some)["blocks"] == {"total": 45, "done": 10, "empty": 5, "failed": 5, "pending": 25}
+    assert totals(some)["filled"] == 10
     assert totals([])["images"]["total"] == 0
 
 
@@ -473,6 +474,15 @@ def test_status_reads_no_ledger_of_an_image_that_the_summary_knows(cohort, monke
 
     monkeypatch.setattr("gigatile.runs.status.status", never)
     assert len(cohort_status(cohort).rows) == 3
+
+
+def test_a_pyramid_that_has_to_be_mended_is_not_complete(cohort):
+    shard = max((cohort.root / "b" / "prediction.zarr" / "1").rglob("c/*/*"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert cohort_verify(cohort).count > 0
+    found = cohort_status(cohort)
+    assert found.rows[1].state == "partial"
+    assert "b (slides/b.svs): its pyramid is not finished" in str(found)
 
 
 def test_an_image_whose_directory_is_gone_is_not_complete(cohort):
