@@ -159,5 +159,19 @@ def _from_here(image: str, listing: str, origin: str) -> str:
             raise ImageError(
                 f"{origin}: {image}", expected="a path relative to the list, or a URL", found="a local path"
             )
-        return f"{listing.rpartition('/')[0]}/{path.as_posix()}"
+        return _beside(listing, path.as_posix(), origin)
     return str(Path(listing).parent / path)
+
+
+def _beside(listing: str, path: str, origin: str) -> str:
+    """The URL of a path relative to the folder of a list in a bucket or on a web server; its query is not handed on."""
+    scheme, _, rest = listing.partition("?")[0].partition("://")
+    host, *folders = rest.split("/")[:-1]
+    for part in path.split("/"):
+        if part != "..":
+            folders += [part]
+        elif folders:
+            folders.pop()
+        else:
+            raise ImageError(f"{origin}: {path}", expected="a path inside the bucket", found="one that leaves it")
+    return f"{scheme}://{'/'.join((host, *folders))}"
