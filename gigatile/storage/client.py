@@ -41,7 +41,7 @@ SLOW_DOWN_S = 180
 """Patience with a store that answers but asks for fewer requests."""
 LONGEST_PAUSE_S = 5.0
 
-_METADATA_SERVICE = "169.254."
+_METADATA_SERVICE = re.compile(r"//169\.254\.|/latest/(api/token|meta-data)|//metadata\.google|/metadata/identity")
 """Where cloud machines ask for the credentials of their role: the last place that is looked at."""
 _LOOKED_AT = {
     "AWS": (
@@ -143,7 +143,7 @@ def storage_error(where: str, url: str, error: Exception) -> StorageError:
     seen = _seen(url)
     if _code(text) == "NoSuchBucket":
         return StorageRefused(where, expected=f"the bucket {root}", found="no such bucket", fix=f"Create it. {seen}")
-    if _METADATA_SERVICE in text:
+    if _METADATA_SERVICE.search(text):
         found = "no credentials, in the environment, a profile or this machine's role"
         return StorageRefused(where, expected=f"access to {root}", found=found, fix=f"Set them. {seen}")
     if _is_denied(error, text):
@@ -156,8 +156,8 @@ def storage_error(where: str, url: str, error: Exception) -> StorageError:
         fix = f"Set AWS_REGION. {seen}"
         return StorageError(where, expected="the region of the bucket", found=found, fix=fix)
     fix = "See that the storage is there and does what is asked, then run the same command again."
-    refused = re.search(r"status code: 4\d\d", text) and not _may_pass(error, text)
-    kind = StorageRefused if refused else StorageError
+    refused = type(error).__name__ == "NotSupportedError" or re.search(r"status code: 4\d\d", text)
+    kind = StorageRefused if refused and not _may_pass(error, text) else StorageError
     return kind(where, expected="storage that does what is asked", found=found, fix=fix)
 
 
@@ -349,7 +349,7 @@ def _brief(text: str, url: str) -> str:
     """One line of what obstore says. Of an answer only its code and message: others may repeat the key of the user."""
     head = re.split(r"\n|<\?xml|<Error>|<html", text.replace(url, redacted(url)), maxsplit=1)[0]
     head = re.sub(r"https?://\S+", lambda found: redacted(found[0]), head).strip().rstrip(":")
-    head = head.rpartition(" - ")[2].replace("Server returned non-2xx status code: ", "")
+    head = head.rpartition(" - ")[2].replace("Server returned non-2xx status code: ", "").removesuffix(" by")
     message = re.search(r"<Message>([^<]*)</Message>", text)
     parts = [head[:300], _code(text), message[1][:200] if message else ""]
     return ": ".join(part.rstrip(".") for part in parts if part)

@@ -19,8 +19,8 @@ def glob(url: str) -> list[str]:
     Parameters
     ----------
     url : str
-        ``s3://bucket/slides/*.svs``: ``*``, ``?`` and ``[a-z]`` within one part between ``/``. Only the parts with
-        wildcards are listed.
+        ``s3://bucket/slides/*.svs``: ``*``, ``?`` and ``[a-z]`` within one part between ``/``. What comes
+        before the first wildcard is not listed; without any, the URL is given back as it is.
 
     Raises
     ------
@@ -40,14 +40,12 @@ def glob(url: str) -> list[str]:
     if _is_pattern(place.bucket) or "**" in place.key:
         fix = "Use * within the parts of the key."
         raise UsageError(str(place), expected="a bucket and a pattern of keys", found=str(place), fix=fix)
-    found = [""]
-    parts = place.key.split("/") if place.key else []
-    for index, part in enumerate(parts):
-        if _is_pattern(part):
-            last = index == len(parts) - 1
-            found = [key for prefix in found for key in _matches(place, prefix, part, last)]
-        else:
-            found = [f"{prefix}/{part}".lstrip("/") for prefix in found]
+    parts = place.key.split("/")
+    first = next((index for index, part in enumerate(parts) if _is_pattern(part)), len(parts))
+    found = ["/".join(parts[:first])]
+    for index, part in enumerate(parts[first:], first):
+        last = index == len(parts) - 1
+        found = [key for prefix in found for key in _matches(place, prefix, part, last)]
     return sorted(str(BucketUrl(place.scheme, place.bucket, key)) for key in found)
 
 
