@@ -1,6 +1,7 @@
 """Cohorts whose images, list and results lie in a bucket, over the wire."""
 
 import json
+import os
 import secrets
 
 import pytest
@@ -25,6 +26,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def bucket(server, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
     return server.make_bucket(f"t-{secrets.token_hex(6)}")
@@ -86,7 +89,7 @@ def test_a_list_in_a_bucket_names_images_beside_it(bucket):
         ("two", f"{bucket}/lists/deep/b.svs"),
     ]
     open_store(bucket).write("lists/out.csv", b"image\n../../other-bucket/a.svs\n")
-    with pytest.raises(ImageError, match="line 2: .* one that leaves it"):
+    with pytest.raises(ImageError, match=r"line 2: .* one that leaves it"):
         resolve_inputs([], f"{bucket}/lists/out.csv")
     with pytest.raises(ImageError, match=r"none\.csv"):
         resolve_inputs([], f"{bucket}/lists/none.csv")
