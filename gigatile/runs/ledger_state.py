@@ -156,7 +156,7 @@ class LedgerState:
 
     def absorb(self, lines: Sequence[Line]) -> int:
         """Take lines into account, once more or for the first time; returns how many name what is not there."""
-        records = [line for line in lines if isinstance(line, Finished)]
+        records = [line for line in lines if type(line) in _CODES]
         strange = self._absorb_records(records)
         if len(records) < len(lines):
             strange += sum(not self._absorb_other(line) for line in lines if not isinstance(line, Finished))

@@ -146,7 +146,7 @@ def status(directory: str | PathLike[str]) -> Status:
     return Status(
         directory=run.name,
         # A run.json may be older than what happened to the ledger since.
-        complete=document["complete"] and sums["done"] + sums["empty"] == layout["blocks"],
+        complete=document["complete"] and state.count(DONE) + state.count(EMPTY) == state.blocks.count,
         total=layout["blocks"],
         done=sums["done"],
         empty=sums["empty"],

@@ -152,13 +152,12 @@ def test_a_failed_block_is_a_problem_and_its_record_stays(folder, tmp_path):
 def test_damaged_records_are_revoked_in_one_append(out, monkeypatch):
     for name in ("1", "2", "3"):
         (out / "prediction.zarr" / "0" / "c" / "2" / name).write_bytes(b"torn")
-    count = len(entries(out))
     appended = []
     real = FileJournal.append
     monkeypatch.setattr(FileJournal, "append", lambda journal, lines: (appended.append(lines), real(journal, lines))[1])
     assert len(problems(out)) >= 3
     assert len(appended) == 1
-    said = [entry for entry in entries(out)[count:] if entry["status"] == "damaged"]
+    said = [entry for entry in entries(out) if entry["status"] == "damaged"]
     assert {"0/2/1", "0/2/2", "0/2/3"} == {entry["block"] for entry in said}
 
 
