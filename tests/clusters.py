@@ -6,51 +6,85 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+ANY_PORT = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+
 
 class SeparateCluster:
-    """``dask scheduler`` and ``dask worker`` processes on free ports of this machine."""
+    """``dask scheduler`` and ``dask worker`` processes on free ports of this machine.
 
-    def __init__(self, folder: Path, workers: int, threads: int) -> None:
-        self._folder, self._threads = folder, threads
+    Parameters
+    ----------
+    folder : Path
+        For logs, the scheduler file and the workers' scratch.
+    workers, threads : int
+        Worker processes to start with, and threads of each.
+    options : sequence of str
+        For both commands.
+    env : mapping
+        In addition to the environment of this process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        workers: int,
+        threads: int,
+        options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._folder, self._threads, self._options = folder, threads, tuple(options)
+        self._env = {**os.environ, **(env or {})}
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = folder / "scheduler.json"
-        local = ["--host", "127.0.0.1", "--port", "0"]
-        self.scheduler = self._start("scheduler", *local, "--no-dashboard", "--scheduler-file", str(self._file))
+        self.file = folder / "scheduler.json"
+        self.scheduler = self.start("scheduler", *ANY_PORT, "--scheduler-file", str(self.file), *self._options)
         self.address = self._address()
-        self.workers = [self._worker(number) for number in range(workers)]
-        self._wait_for_workers(workers)
+        self.workers: list[subprocess.Popen[bytes]] = []
+        for _ in range(workers):
+            self.add_worker()
 
-    def _start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a ``dask`` command, which writes a log in the folder."""
         with (self._folder / f"{words[0]}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "dask", *words],
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
+                env={**self._env, **(env or {})},
                 start_new_session=True,
             )
 
-    def _worker(self, number: int) -> subprocess.Popen[bytes]:
-        return self._start(
+    def add_worker(self, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start one more worker; it is not waited for."""
+        number = len(self.workers)
+        process = self.start(
             "worker", self.address, "--no-nanny", "--no-dashboard", "--nthreads", str(self._threads),
             "--memory-limit", "0", "--name", str(number), "--local-directory", str(self._folder / str(number)),
+            *self._options, env=env,
         )  # fmt: skip
+        self.workers.append(process)
+        return process
+
+    def log(self, command: str) -> str:
+        """What a command has printed so far."""
+        return (self._folder / f"{command}.log").read_text()
 
     def _address(self) -> str:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                return str(json.loads(self._file.read_text())["address"])
+                return str(json.loads(self.file.read_text())["address"])
             except (FileNotFoundError, ValueError):
-                assert self.scheduler.poll() is None, (self._folder / "scheduler.log").read_text()
+                assert self.scheduler.poll() is None, self.log("scheduler")
                 time.sleep(0.05)
         raise TimeoutError("the scheduler did not come up")
 
-    def _wait_for_workers(self, count: int) -> None:
+    def wait_for_workers(self, count: int) -> None:
+        """Until that many are there."""
         from distributed import Client
 
         with Client(self.address, timeout="60s", set_as_default=False) as client:
@@ -66,9 +100,14 @@ class SeparateCluster:
     def close(self) -> None:
         """End every process and wait for it."""
         for process in (*self.workers, self.scheduler):
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """``kill -9`` a command and what it started, and wait for it."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextmanager
@@ -76,6 +115,7 @@ def separate_cluster(folder: Path, workers: int = 2, threads: int = 2) -> Iterat
     """A cluster that ends with the block, whatever happens in it."""
     cluster = SeparateCluster(folder, workers, threads)
     try:
+        cluster.wait_for_workers(workers)
         yield cluster
     finally:
         cluster.close()

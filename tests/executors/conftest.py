@@ -2,11 +2,17 @@
 
 from contextlib import contextmanager
 
+import cloudpickle
 import pytest
 
-from gigatile.executors.dask import DaskExecutor, existing_cluster, local_cluster
+from gigatile.executors.clusters import existing_cluster, local_cluster
+from gigatile.executors.dask import DaskExecutor
 from gigatile.executors.threads import ThreadExecutor
 from tests.clusters import separate_cluster
+from tests.executors import listing
+
+# Workers cannot import the tests.
+cloudpickle.register_pickle_by_value(listing)
 
 KINDS = ("one thread", "three threads", "processes", "cluster")
 WORKERS = {"one thread": 1, "three threads": 3, "processes": 2, "cluster": 2}

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 
-from gigatile.executors.executor import Outcome
+from gigatile.executors.executor import Callbacks, Outcome
 from gigatile.executors.queue import Policy, Queue
 
 QUICK = Policy(backoff_seconds=0.01, batch_seconds=0.2, least_patience_seconds=0.5)
@@ -15,9 +15,9 @@ class OneQueue:
     def __init__(self, keys, job, policy=QUICK, begun=lambda task: task.keys):
         self.queue = Queue(keys, "job", policy, time.monotonic)
         self._job, self._begun = job, begun
-        self.results, self.failures, self.losses = [], [], 0
+        self.results, self.failures = [], []
         self.taken = Counter()
-        self.most_in_flight = 0
+        self.losses = self.refusals = self.most_in_flight = self.alone = 0
 
     @property
     def finished(self):
@@ -31,6 +31,7 @@ class OneQueue:
         task = self.queue.take(worker, idle=idle)
         if task is not None:
             self.taken.update(task.keys)
+            self.alone += task.alone
         self.most_in_flight = max(self.most_in_flight, self.queue.in_flight)
         return task
 
@@ -44,6 +45,7 @@ class OneQueue:
         self.failures += self.queue.lost(task, worker, self._begun(task), ())
 
     def given_back(self, task, worker):
+        self.refusals += 1
         self.queue.given_back(task, worker)
 
     def matters(self, task):
@@ -59,5 +61,15 @@ class Each:
     def prepare(self):
         return ()
 
+    def rest(self):
+        pass
+
     def __call__(self, keys, alone, stop, notify):
         return Outcome([self._function(key) for key in keys])
+
+
+def carry(executor, keys, job, **how):
+    """Run a job, or a function of a key, over keys; returns the work."""
+    work = OneQueue(keys, job if hasattr(job, "prepare") else Each(job), **how)
+    executor.run(work, Callbacks())
+    return work
