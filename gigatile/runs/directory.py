@@ -141,6 +141,6 @@ class RunDirectory:
             raise RunRefused(
                 self.name,
                 expected="an empty directory or one of a gigatile run",
-                found=f"no run.json, but {', '.join(first[:3])}{' ...' if len(first) > 3 else ''}",
+                found=f"no run.json, but {', '.join(first[:3])}{' and more' if len(first) > 3 else ''}",
                 fix="Choose another -o DIR; nothing was changed.",
             )

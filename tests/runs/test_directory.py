@@ -13,6 +13,8 @@ import gigatile as gt
 from gigatile.errors import RunRefused, StorageError, UsageError
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.status import status
+from gigatile.storage.store import Entry
+from tests.runs.memory_store import MemoryStore, copy_tree
 from tests.small_runs import TILING, document, fingerprints, run_small, temporary_files, tree
 
 HOLD = """
@@ -172,3 +174,52 @@ def test_leftovers_of_killed_writers_are_removed_and_files_of_the_user_are_not(o
     (out / "notes.tmp").write_bytes(b"mine")
     assert run_small(image, model, out).complete
     assert temporary_files(out) == [str(out / "notes.tmp")]
+
+
+class TestBucket:
+    """The same guards where there are objects and no directories."""
+
+    def test_a_prefix_with_objects_and_no_run_json_is_refused_and_untouched(self):
+        bucket = MemoryStore(objects={"notes.txt": b"mine", "a/b.png": b"x"})
+        for action in (RunDirectory(bucket).read, RunDirectory(bucket).clear, RunDirectory(bucket).locked().__enter__):
+            with pytest.raises(RunRefused, match=r"memory://bucket.*no run.json, but a/b.png, notes.txt"):
+                action()
+        assert bucket.objects == {"notes.txt": b"mine", "a/b.png": b"x"}
+
+    def test_an_empty_prefix_is_taken_and_its_lock_is_no_stranger(self):
+        run = RunDirectory(MemoryStore())
+        assert run.read() is None
+        with run.locked():
+            assert run.read() is None
+            run.write({"fingerprint": "x"})
+        assert run.read() == {"fingerprint": "x"}
+
+    def test_of_very_many_strangers_only_the_first_are_listed(self):
+        class Endless(MemoryStore):
+            def entries(self, prefix=""):
+                for number in range(10):
+                    assert number < 5, "listed on and on"
+                    yield Entry(f"scan-{number}.tif", 1)
+
+        with pytest.raises(RunRefused, match=r"scan-0.tif, scan-1.tif, scan-2.tif and more"):
+            RunDirectory(Endless()).read()
+
+    def test_clearing_deletes_what_runs_write_and_nothing_else(self):
+        kept = {"run.json": b'{"fingerprint": "x"}', "notes.txt": b"mine", "ledgers/a": b"mine"}
+        ours = {"ledger/a": b"x", "prediction.zarr/0/c/0/0": b"x", "models/m.onnx": b"x"}
+        bucket = MemoryStore(objects={**kept, **ours})
+        RunDirectory(bucket).clear()
+        assert bucket.objects == kept
+
+    def test_digests_of_metadata_are_those_of_the_same_result_on_a_disk(self, reference):
+        bucket = MemoryStore()
+        copy_tree(reference, bucket)
+        digests = RunDirectory(bucket).metadata_digests()
+        assert digests == RunDirectory.at(reference).metadata_digests() == document(reference)["metadata"]
+        assert set(digests) == {"zarr.json", "0/zarr.json", "1/zarr.json"}
+
+    def test_a_lost_document_of_one_level_does_not_hide_those_of_the_next(self, reference):
+        bucket = MemoryStore()
+        copy_tree(reference, bucket)
+        del bucket.objects["prediction.zarr/0/zarr.json"]
+        assert set(RunDirectory(bucket).metadata_digests()) == {"zarr.json", "1/zarr.json"}

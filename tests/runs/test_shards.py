@@ -1,0 +1,66 @@
+"""Which shards are there is found out by listing, once."""
+
+import numpy as np
+import pytest
+
+from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.outputs.layout import ArrayLayout
+from gigatile.runs.ledger import LedgerReader, LedgerWriter
+from gigatile.runs.shards import ABSENT, missing_shards, shard_place, shard_sizes
+from gigatile.storage.store import Entry
+from tests.runs.memory_store import MemoryStore
+
+
+def layout(channels=None):
+    return ArrayLayout((350, 420), channels, np.dtype("uint8"), 255, (100, 100), (50, 50))
+
+
+@pytest.mark.parametrize("channels", [None, 3])
+def test_the_place_of_a_shard_is_the_inverse_of_its_key(channels):
+    level = layout(channels)
+    for row in range(4):
+        for col in range(5):
+            assert shard_place(f"1/{level.shard_key(row, col)}", 1, level) == (row, col)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["zarr.json", "1/zarr.json",
+     "0/c/0/0", "1/c/4/0", "1/c/0/5", "1/c/0", "1/c/0/0/0", "1/c/00/1", "1/c/-1/0", "1/c/a/0",
+     "1/c/0/0x", "11/c/0/0", "1/c/0/0/"],
+)  # fmt: skip
+def test_no_other_object_is_taken_for_a_shard(key):
+    assert shard_place(key, 1, layout()) is None
+
+
+def test_sizes_are_those_listed_and_absent_elsewhere():
+    sizes = shard_sizes([Entry("0/c/1/2", 7), Entry("0/c/0/0", 0), Entry("1/c/1/1", 5)], 0, layout())
+    assert sizes[1, 2] == 7
+    assert sizes[0, 0] == 0
+    assert (sizes == ABSENT).sum() == 4 * 5 - 2
+
+
+def test_missing_are_finished_blocks_whose_shard_is_gone_of_another_size_or_too_many():
+    bucket = MemoryStore()
+    writer = LedgerWriter(bucket.below("ledger"))
+    status = {0: "done", 1: "done", 2: "done", 3: "empty", 4: "empty"}
+    writer.append([BlockRecord(BlockKey(0, 0, col), what, 1, 9 * (what == "done")) for col, what in status.items()])
+    writer.append([BlockRecord(BlockKey(0, 1, 0), "failed", 1)])
+    prediction = bucket.below("prediction.zarr")
+    for col, content in {0: b"x" * 9, 1: b"x" * 8, 4: b""}.items():
+        prediction.write(f"0/c/0/{col}", content)
+    prediction.write("0/c/1/0", b"of a block that failed")
+    state = LedgerReader(bucket.below("ledger"), [(4, 5)]).scan()
+    missing = missing_shards(state, 0, layout(), prediction)
+    assert np.argwhere(missing).tolist() == [[0, 1], [0, 2], [0, 4]]
+
+
+def test_a_level_is_listed_once_and_no_shard_asked_for_one_by_one(monkeypatch):
+    bucket = MemoryStore()
+    state = LedgerReader(bucket, [(4, 5)]).scan()
+    calls = []
+    for name in ("entries", "size", "read", "read_range"):
+        real = getattr(bucket, name)
+        monkeypatch.setattr(bucket, name, lambda *given, name=name, real=real: (calls.append(name), real(*given))[1])
+    missing_shards(state, 0, layout(), bucket)
+    assert calls == ["entries"]
