@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from gigatile.errors import BlockError, DecodeError, GigatileError, ImageError, StorageError
+from gigatile.errors import BlockError, DecodeError, GigatileError, ImageError
 from gigatile.images.axes import AxisOrder, order_axes, require_numbers
 from gigatile.images.decode_units import chunk_span, is_reduction, make_level, out_of_memory, refuse_giant
 from gigatile.images.info import ImageInfo, Level
@@ -74,13 +74,11 @@ class ZarrSource:
         self._name = redacted(self._place)
         self._tree = open_tree(self._place)
         try:
-            found = _open(self._tree, self._name)
-            self._info, self._arrays, self._orders = _describe(self._name, axes, found)
+            found = self._tree.reading(lambda: _open(self._tree, self._name))
+            self._info, self._arrays, self._orders = self._tree.reading(lambda: _describe(self._name, axes, found))
         except GigatileError:
             raise
         except Exception as error:  # damaged metadata can fail in any line of a parser
-            if storage_failed(error):
-                raise StorageError(self._name, found=str(error), fix="See that the store answers.") from error
             raise ImageError(
                 self._name,
                 expected="a Zarr array or OME-Zarr image",
@@ -101,23 +99,20 @@ class ZarrSource:
         grid, array, order = self._info.levels[level], self._arrays[level], self._orders[level]
         ys = slice(grid.edges_y[row], grid.edges_y[row + 1])
         xs = slice(grid.edges_x[col], grid.edges_x[col + 1])
+        first = tuple(span.start for span in chunk_span(grid, row, col))
+        where = (
+            f"{self._name}, level {level} (array {array.path!r}), chunk row and column from {first}, "
+            f"pixels {ys.start}:{ys.stop}, {xs.start}:{xs.stop}"
+        )
         try:
-            window = order.arrange(np.asarray(array[order.index(ys, xs)]))
-        except Exception as error:  # every codec and store has its own exceptions
-            first = tuple(span.start for span in chunk_span(grid, row, col))
-            where = (
-                f"{self._name}, level {level} (array {array.path!r}), chunk row and column from {first}, "
-                f"pixels {ys.start}:{ys.stop}, {xs.start}:{xs.stop}"
-            )
-            if isinstance(error, MemoryError):
-                raise out_of_memory(where, (ys.stop - ys.start, xs.stop - xs.start)) from error
-            found = f"{type(error).__name__}: {error}"
-            if storage_failed(error):
-                fix = "See that the storage is there and may be read."
-                raise BlockError(where, expected="storage that can be read", found=found, fix=fix) from error
-            fix = "The chunk is damaged: fetch it again or restore it, or go on with --on-bad-chunk fill."
-            raise DecodeError(where, expected="chunks that decode", found=found, fix=fix) from error
-        return np.ascontiguousarray(window, self._info.dtype)
+            window = self._tree.reading(lambda: _decoded(array, order.index(ys, xs), where))
+            return np.ascontiguousarray(order.arrange(window), self._info.dtype)
+        except MemoryError as error:
+            raise out_of_memory(where, (ys.stop - ys.start, xs.stop - xs.start)) from error
+        except OSError as error:
+            found = str(error) if isinstance(error, GigatileError) else f"{type(error).__name__}: {error}"
+            fix = "See that the storage is there and may be read."
+            raise BlockError(where, expected="storage that can be read", found=found, fix=fix) from error
 
     def identity(self) -> Mapping[str, str | int]:
         """Digest of the metadata documents and of 16 stored objects, and how many objects there are.
@@ -127,6 +122,21 @@ class ZarrSource:
         """
         paths = [array.path for array in self._arrays] if self._info.format == "ome-zarr" else [""]
         return self._tree.identity(list(dict.fromkeys(["", *paths])), paths)
+
+
+def _decoded(array: Any, index: tuple[Any, ...], where: str) -> Pixels:
+    """Part of an array; what a store raises passes, what codecs raise becomes a `DecodeError`."""
+    try:
+        return np.asarray(array[index])
+    except Exception as error:  # every codec and store has its own exceptions
+        if storage_failed(error) or isinstance(error, MemoryError):
+            raise
+        raise DecodeError(
+            where,
+            expected="chunks that decode",
+            found=f"{type(error).__name__}: {error}",
+            fix="The chunk is damaged: fetch it again or restore it, or go on with --on-bad-chunk fill.",
+        ) from error
 
 
 def _open(tree: Tree, path: str) -> _Found:

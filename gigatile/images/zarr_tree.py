@@ -8,16 +8,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gigatile.errors import ImageError, StorageError
 from gigatile.storage.files import LocalFile, is_prefix, sampled_digest, zarr_store
 from gigatile.storage.url import WEB_SCHEMES, redacted, scheme_of
 
+T = TypeVar("T")
 METADATA_FILES = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json")
 _SAMPLED_OBJECTS = 16
 
@@ -31,6 +32,16 @@ class Tree(Protocol):
 
     def store(self) -> Any:
         """What `zarr.open` takes."""
+        ...
+
+    def reading(self, call: Callable[[], T]) -> T:
+        """What `call`, which reads from the store, returns; tried again where that may help.
+
+        Raises
+        ------
+        OSError
+            The storage failed.
+        """
         ...
 
     def identity(self, groups: Sequence[str], arrays: Sequence[str]) -> Mapping[str, str | int]:
@@ -74,6 +85,10 @@ class LocalTree:
         """See `Tree.store`."""
         return str(self._root)
 
+    def reading(self, call: Callable[[], T]) -> T:
+        """See `Tree.reading`."""
+        return call()
+
     def identity(self, groups: Sequence[str], arrays: Sequence[str]) -> Mapping[str, str | int]:
         """See `Tree.identity`."""
         root, digest = self._root, sha256()
@@ -104,6 +119,12 @@ class RemoteTree:
     def store(self) -> Any:
         """See `Tree.store`."""
         return zarr_store(self._url)
+
+    def reading(self, call: Callable[[], T]) -> T:
+        """See `Tree.reading`."""
+        from gigatile.storage.client import patiently
+
+        return patiently(redacted(self._url), self._url, call)
 
     def identity(self, groups: Sequence[str], arrays: Sequence[str]) -> Mapping[str, str | int]:
         """See `Tree.identity`. Metadata documents are read, of other objects the listing is digested."""
