@@ -56,13 +56,12 @@ class Attempts:
     def suspects(self, pending: npt.NDArray[np.bool_], revoked: Identities) -> dict[int, Suspicion]:
         """What speaks against each block without a record, by its number."""
         self.prune(pending, at_once=True)
-        ended = set(self._ended.rows())
-        void = {*self._released, *revoked.tolist()} if self._begun.count else set()
+        ended = {(attempt, place) for attempt, place, _ in self._ended.rows(revoked)}
         found: dict[int, list[int]] = {}
         # Together, so that an attempt that was read twice counts once.
-        together = {(attempt, place): alone for attempt, place, alone in self._begun.flagged()}
+        together = {(attempt, place): alone for attempt, place, alone in self._begun.rows(revoked)}
         for (attempt, place), alone in together.items():
-            if attempt not in void and (attempt, place) not in ended:
+            if attempt not in self._released and (attempt, place) not in ended:
                 counts = found.setdefault(place, [0, 0])
                 counts[0] += 1
                 counts[1] += alone
@@ -91,10 +90,8 @@ class _Pairs:
         # Doubled, so that pruning costs no more than adding.
         self.limit = _PRUNED_FROM + 2 * self.count
 
-    def rows(self) -> Iterable[tuple[int, int]]:
-        for attempts, places, _ in self._parts:
-            yield from zip(attempts.tolist(), places.tolist(), strict=True)
-
-    def flagged(self) -> Iterable[tuple[int, int, bool]]:
-        for part in self._parts:
-            yield from zip(*(column.tolist() for column in part), strict=True)
+    def rows(self, without: Identities) -> Iterable[tuple[int, int, bool]]:
+        """All of them, but for those of some attempts."""
+        for attempts, places, alone in self._parts:
+            kept = ~np.isin(attempts, without)
+            yield from zip(attempts[kept].tolist(), places[kept].tolist(), alone[kept].tolist(), strict=True)

@@ -83,7 +83,7 @@ class LedgerReader:
         return self.refresh()
 
     def refresh(self) -> LedgerState:
-        """Read what is new since the last time; the same object, brought up to date.
+        """Read what is new since the last time, and bring the state up to date.
 
         A last line without an end is left for later: somebody may be writing it.
 
