@@ -8,6 +8,7 @@ segments and of clocks does not matter, nor does a line that is read twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -156,7 +157,8 @@ class LedgerState:
 
     def absorb(self, lines: Sequence[Line]) -> int:
         """Take lines into account, once more or for the first time; returns how many name what is not there."""
-        records = [line for line in lines if type(line) in _CODES]
+        # By type and not by isinstance: a fifth of a second in a million.
+        records = cast(list[Finished], [line for line in lines if type(line) in _CODES])
         strange = self._absorb_records(records)
         if len(records) < len(lines):
             strange += sum(not self._absorb_other(line) for line in lines if not isinstance(line, Finished))

@@ -21,7 +21,6 @@ from gigatile.runs.compaction import SEGMENTS
 from gigatile.runs.ledger import DONE, EMPTY, FAILED, PENDING, LedgerReader, LedgerWriter, Suspicion, compact
 from gigatile.storage.local import LocalStore
 from tests.runs.memory_store import MemoryStore
-from tests.small_runs import entries
 
 GRIDS = ((8, 4), (4, 2))
 
@@ -104,11 +103,11 @@ def test_what_was_appended_is_read(tmp_path):
 
 
 def test_a_record_is_one_line_of_its_crc_and_json_without_defaults(tmp_path):
-    written(tmp_path / "ledger", record(1, "failed", error="a\nb", nbytes=0, digest=""))
-    (segment,) = (tmp_path / "ledger").iterdir()
+    written(tmp_path, record(1, "failed", error="a\nb", nbytes=0, digest=""))
+    (segment,) = tmp_path.iterdir()
     (text,) = segment.read_bytes().splitlines()
     assert text[:8] == b"%08x" % zlib.crc32(text[9:])
-    (entry,) = entries(tmp_path)
+    entry = json.loads(text[9:])
     assert {"status", "block", "id", "pixels", "error"} == set(entry)
     assert (entry["status"], entry["block"]) == ("failed", "0/1/1")
 
