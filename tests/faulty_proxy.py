@@ -51,6 +51,8 @@ class FaultyProxy:
     """By kind of fault."""
     ranges: list[str] = field(default_factory=list)
     """The Range of each GET that had one."""
+    heads: list[str] = field(default_factory=list)
+    """Request lines and headers."""
     random: random.Random = field(default_factory=random.Random)
 
     def calm(self) -> None:
@@ -59,6 +61,7 @@ class FaultyProxy:
         self.requests.clear()
         self.injected.clear()
         self.ranges.clear()
+        self.heads.clear()
 
     def draw(self, method: str) -> str:
         """What happens to the next request."""
@@ -112,6 +115,7 @@ async def _serve(
         method, headers = head.split(b" ", 1)[0].decode(), _headers(head)
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         proxy.requests[method] += 1
+        proxy.heads.append(head.decode("latin-1"))
         if method == "GET" and "range" in headers:
             proxy.ranges.append(headers["range"])
         fault = proxy.draw(method)

@@ -262,26 +262,30 @@ def _s3_settings() -> dict[str, Any]:
         return {}
     try:
         import boto3  # type: ignore[import-untyped]
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError as error:
         if "AWS_PROFILE" not in os.environ:
             return {}
-        profile = os.environ["AWS_PROFILE"]
-        raise UsageError(
-            f"AWS_PROFILE={profile}",
-            expected="the package boto3, which reads profiles",
-            found=str(error),
-            fix="pip install 'gigatile[cloud]'",
-        ) from error
-    session = boto3.Session()
-    if session.get_credentials() is None:
-        return {}
-    endpoint = session.client("s3").meta.endpoint_url if not _endpoint("s3://").startswith("http") else None
-    settings: dict[str, Any] = {"credential_provider": Boto3CredentialProvider(session)}
-    if endpoint and not endpoint.endswith(".amazonaws.com"):
+        expected, fix = "the package boto3, which reads profiles", "pip install 'gigatile[cloud]'"
+        raise UsageError(_profile(), expected=expected, found=str(error), fix=fix) from error
+    try:
+        session = boto3.Session()
+        if session.get_credentials() is None:
+            return {}
+        endpoint = session.client("s3").meta.endpoint_url
+        settings: dict[str, Any] = {"credential_provider": Boto3CredentialProvider(session)}
+    except BotoCoreError as error:
+        fix = "Correct it in ~/.aws, or unset AWS_PROFILE."
+        raise UsageError(_profile(), expected="a profile that can be used", found=str(error), fix=fix) from error
+    if not _endpoint("s3://").startswith("http") and ".amazonaws.com" not in endpoint:
         settings["endpoint"] = endpoint
         settings["client_options"] = _client_options("s3://") | {"allow_http": endpoint.startswith("http://")}
     return settings
+
+
+def _profile() -> str:
+    return f"AWS_PROFILE={os.environ.get('AWS_PROFILE', 'default')}"
 
 
 def _has_profile() -> bool:
