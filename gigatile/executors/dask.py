@@ -16,7 +16,7 @@ import time
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from gigatile.errors import GigatileError
 from gigatile.executors import worker
@@ -28,14 +28,20 @@ LOOK_SECONDS = 0.5
 """Between two looks at who is there; longer with thousands of workers."""
 LONELY_SECONDS = 10.0
 """Without any worker, after which the user is told what is being waited for."""
-RESULT_SECONDS = 20.0
-"""After which a worker that had finished a task and does not hand out its answer counts as gone."""
 INLINE_BYTES = 1 << 20
 """Jobs up to this size travel with the message that brings them; larger ones are spread by the workers."""
 PAYLOADS_KEPT = 16
 """Pickled jobs that the client keeps; others are pickled again for workers that come late."""
 DEATHS_PREPARING = 5
 """Workers that may die in a row while they take in a job that none ever took in: then it is the job."""
+
+
+class _Answer(NamedTuple):
+    """What came of a future."""
+
+    future: Any
+    value: Any
+    error: Exception | None
 
 
 @dataclass(slots=True)
@@ -105,7 +111,7 @@ class _Dispatcher:
         self._seats: dict[str, _Seat] = {}
         self._futures: dict[Any, tuple[str, Task[Any] | str]] = {}
         """What each future is for: a task, or a job to be prepared, of which worker."""
-        self._heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
         self._name = uuid.uuid4().hex
         """Of this run, on the workers."""
         self._payloads: dict[str, Any] = {}
@@ -205,7 +211,14 @@ class _Dispatcher:
 
     def _listen_to(self, future: Any, address: str, what: Task[Any] | str) -> None:
         self._futures[future] = (address, what)
-        future.add_done_callback(self._heard.put)
+        # Side by side in the client's own loop: one that does not come, since its worker died, holds up no other.
+        self._client.loop.add_callback(self._fetch, future)
+
+    async def _fetch(self, future: Any) -> None:
+        try:
+            self._heard.put(_Answer(future, await self._client.gather(future, asynchronous=True), None))
+        except Exception as error:  # noqa: BLE001  judged by the thread that hears it
+            self._heard.put(_Answer(future, None, error))
 
     def _payload(self, job: str) -> Any:
         """A job, pickled, or where workers find it; None: no worker could take it in just now."""
@@ -226,64 +239,57 @@ class _Dispatcher:
     def _hear(self, seconds: float) -> None:
         """Take in what has finished: wait for the first, not for the others."""
         try:
-            future = self._heard.get(timeout=seconds)
+            answer = self._heard.get(timeout=seconds)
         except queue.Empty:
             return
         while True:
-            self._take_in(future)
+            self._take_in(answer)
             try:
-                future = self._heard.get_nowait()
+                answer = self._heard.get_nowait()
             except queue.Empty:
                 return
 
-    def _take_in(self, future: Any) -> None:
-        address, what = self._futures.pop(future, ("", ""))
+    def _take_in(self, answer: _Answer) -> None:
+        address, what = self._futures.pop(answer.future, ("", ""))
         seat = self._seats.get(address)
         if seat is None:
             return  # of a worker that was given up
-        if future.status == "cancelled" and self._client.status != "running":
-            raise _scheduler_gone("cancelled work")
+        if answer.error is not None and self._client.status != "running":
+            raise _scheduler_gone("cancelled work") from answer.error
         if isinstance(what, str):
-            self._prepared(address, seat, what, future)
+            self._prepared(address, seat, what, answer)
             return
-        task = seat.running.pop(future)
-        try:
-            outcome = future.result(timeout=RESULT_SECONDS)
-        except worker.NotPreparedError as error:
-            if error.process == seat.process:
-                seat.ready.pop(task.job, None)
-                self._work.given_back(task, address)
-            else:
-                # Another process has the address now: the one that took the task in is dead.
-                seat.ready.clear()
-                self._work.lost(task, address)
-        except GigatileError:
-            raise
-        except Exception as error:
-            if _is_loss(error):
-                self._work.lost(task, address)
-                return
-            raise
+        task = seat.running.pop(answer.future)
+        if answer.error is None:
+            self._work.done(task, address, answer.value)
+        elif isinstance(answer.error, worker.NotPreparedError) and answer.error.process == seat.process:
+            seat.ready.pop(task.job, None)
+            self._work.given_back(task, address)
+        elif isinstance(answer.error, worker.NotPreparedError):
+            # Another process has the address now: the one that took the task in is dead.
+            seat.ready.clear()
+            self._work.lost(task, address)
+        elif _is_loss(answer.error):
+            self._work.lost(task, address)
         else:
-            self._work.done(task, address, outcome)
+            raise answer.error
 
-    def _prepared(self, address: str, seat: _Seat, job: str, future: Any) -> None:
+    def _prepared(self, address: str, seat: _Seat, job: str, answer: _Answer) -> None:
         """The job is there, or the worker is of no use."""
         waiting = [task for task in seat.waiting if task.job == job]
         seat.waiting = [task for task in seat.waiting if task.job != job]
         seat.coming.discard(job)
-        try:
-            prepared = future.result(timeout=RESULT_SECONDS)
-        except Exception as error:  # noqa: BLE001  the reason why the worker is not used: told, and raised if all have one
-            if _is_loss(error):
+        if answer.error is not None:
+            if _is_loss(answer.error):
                 # What is spread by the workers may have gone with the one that held it: it is brought again.
                 self._payloads.pop(job, None)
             else:
-                self._exclude(address, seat, error)
+                self._exclude(address, seat, answer.error)
             for task in waiting:
                 self._work.given_back(task, address)
             self._check_use()
             return
+        prepared: worker.Prepared = answer.value
         self._taken_in.add(job)
         if prepared.process != seat.process:
             seat.process = prepared.process
@@ -329,11 +335,7 @@ class _Dispatcher:
         futures = [future for future, (owner, _) in self._futures.items() if owner == address]
         for future in futures:
             del self._futures[future]
-        # What it finished before counts, if its answer had still been handed out.
-        lost = dict(seat.running)
-        for future, task in lost.items():
-            if future.status == "error" and not _is_loss(future.exception()):
-                raise future.exception()
+        for task in seat.running.values():
             self._work.lost(task, address)
         for task in seat.waiting:
             self._work.given_back(task, address)
@@ -351,13 +353,13 @@ class _Dispatcher:
 
 
 def _is_loss(error: BaseException) -> bool:
-    """Whether an error of a future says that its worker, and not its job, is the matter."""
+    """Whether an error says that a worker went away; a job may raise any other, connection errors included."""
     from concurrent.futures import CancelledError
 
     from distributed import KilledWorker
     from distributed.comm import CommClosedError
 
-    return isinstance(error, CancelledError | KilledWorker | CommClosedError | TimeoutError | ConnectionError)
+    return isinstance(error, CancelledError | KilledWorker | CommClosedError)
 
 
 def _scheduler_gone(found: str) -> GigatileError:

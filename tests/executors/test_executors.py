@@ -20,7 +20,6 @@ from tests.executors.listing import QUICK, Each, OneQueue, carry
 ONE_BY_ONE = Policy(backoff_seconds=0.01, most_keys=1)
 
 
-
 def slowly(seconds):
     # Made in a function, so that it travels by value: workers cannot import the tests.
     def job(key):

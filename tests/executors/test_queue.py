@@ -1,5 +1,6 @@
 """Who does which key next: the queue on its own, with a clock that is moved by hand."""
 
+import itertools
 import tracemalloc
 
 import pytest
@@ -35,13 +36,16 @@ def failed(*keys):
 def take_all(queue, workers, clock, seconds=1.0):
     """Every worker takes and does one task after the other; the tasks, by worker."""
     taken = {worker: [] for worker in workers}
-    while not queue.finished:
+    for _ in range(10_000):
+        if queue.finished:
+            break
         tasks = [(worker, queue.take(worker, idle=True)) for worker in workers]
         clock.now += seconds
         for worker, task in tasks:
             if task is not None:
                 taken[worker].append(task)
                 queue.done(task, worker, [])
+    assert queue.finished
     return taken
 
 
@@ -56,7 +60,7 @@ def test_keys_of_a_worker_are_neighbours_and_those_of_two_lie_apart(clock):
     assert sorted(runs["a"] + runs["b"]) == list(range(100))
     for keys in runs.values():
         assert len(keys) == 50
-        jumps = sum(second != first + 1 for first, second in zip(keys, keys[1:], strict=False))
+        jumps = sum(second != first + 1 for first, second in itertools.pairwise(keys))
         assert jumps <= 1
 
 
@@ -311,6 +315,27 @@ def test_if_one_of_two_comes_to_nothing_the_other_goes_on(straggling, clock, end
     assert queue.matters(left)
     assert queue.done(left, other, []) == []
     assert queue.finished
+
+
+def test_if_both_of_two_fail_the_key_is_tried_again(straggling, clock):
+    queue, slow = straggling
+    late(clock)
+    twin = queue.take("b", idle=True)
+    queue.done(slow, "a", failed(*slow.keys))
+    queue.done(twin, "b", failed(*slow.keys))
+    clock.now += 2
+    assert not queue.finished
+    queue.done(queue.take("a", idle=True), "a", [])
+    assert queue.finished
+
+
+def test_if_both_of_two_die_the_key_is_tried_again(straggling, clock):
+    queue, slow = straggling
+    late(clock)
+    twin = queue.take("b", idle=True)
+    queue.lost(slow, "a", slow.keys, ())
+    queue.lost(twin, "b", slow.keys, ())
+    assert queue.take("c", idle=True).keys == slow.keys
 
 
 def test_what_the_first_of_two_did_is_told_once_and_what_it_failed_at_is_tried_again(clock):

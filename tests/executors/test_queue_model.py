@@ -8,9 +8,7 @@ from gigatile.errors import BlockError
 from gigatile.executors.executor import Failure
 from gigatile.executors.queue import Deaths, Policy, Queue
 
-POLICY = Policy(
-    backoff_seconds=1.0, batch_seconds=1.0, most_keys=8, least_patience_seconds=2.0, elsewhere_seconds=50.0
-)
+POLICY = Policy(backoff_seconds=1.0, batch_seconds=1.0, most_keys=8, least_patience_seconds=2.0, elsewhere_seconds=50.0)
 WINDOW = 2
 
 
@@ -18,7 +16,8 @@ class Workers(RuleBasedStateMachine):
     """Workers that take, finish, fail, refuse, die, come and go; `ended` counts what was told of each key."""
 
     @initialize(
-        keys=st.integers(0, 60), suspects=st.dictionaries(st.integers(0, 59), st.integers(0, 2), max_size=3)
+        keys=st.sampled_from([0, 1, 2, 5, 20, 60]),
+        suspects=st.dictionaries(st.integers(0, 19), st.integers(0, 2), max_size=2),
     )
     def begin(self, keys, suspects):
         self.now = 0.0
@@ -69,6 +68,18 @@ class Workers(RuleBasedStateMachine):
                     assert active <= {worker}, f"{active} could have done it"
         held.append(task)
         return task
+
+    @precondition(lambda self: self.workers)
+    @rule(data=st.data())
+    def works_off_what_it_can(self, data):
+        """Until nothing is left to hand out, so that what the others have takes far too long."""
+        worker = data.draw(st.sampled_from(sorted(self.workers)))
+        for _ in range(self.keys):
+            if not self.workers[worker] and self.take(worker) is None:
+                break
+            self.now += 0.1
+            self.answer(worker, bad=())
+        self.now += 20.0
 
     def over(self, key, what):
         assert key not in self.ended, f"{key}: told twice"
@@ -170,6 +181,7 @@ class Workers(RuleBasedStateMachine):
             for worker in self.holding():
                 self.answer(worker, bad=())
             self.now += 3.0
+        assert self.queue.finished
         assert sorted(self.ended) == list(range(self.keys))
 
 
