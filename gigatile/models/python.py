@@ -64,7 +64,7 @@ class NamedModel(CallableModel):
 
     def __init__(self, spec: str, folder: str = "", digest: str = "") -> None:
         self._spec, self._folder = spec, folder or str(Path.cwd())
-        module, name, source_digest = _import(spec, self._folder)
+        module, name, source_digest = _import(spec, self._folder, digest)
         target: Any = module
         for part in name.split("."):
             target = getattr(target, part, None)
@@ -74,14 +74,9 @@ class NamedModel(CallableModel):
                 expected=f"a function or class {name!r} in {spec.rpartition(':')[0]}",
                 found="no such name" if target is None else f"a {type(target).__name__}",
             )
-        found = hashlib.sha256(f"{source_digest}:{name}".encode()).hexdigest()
+        found = _digest(source_digest, name)
         if digest and digest != found:
-            raise ModelError(
-                f"model {spec}",
-                expected="the source that the run was planned with",
-                found="another version of it on this worker",
-                fix="Install the same version everywhere.",
-            )
+            raise _another(spec)
         super().__init__(target, Path(spec).name if ".py:" in spec else spec, found)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -125,19 +120,36 @@ def from_object(target: Any) -> CallableModel:
     return CallableModel(target, name, object_digest(target))
 
 
-def _import(spec: str, folder: str) -> tuple[ModuleType, str, str]:
+def _digest(source_digest: str, name: str) -> str:
+    return hashlib.sha256(f"{source_digest}:{name}".encode()).hexdigest()
+
+
+def _another(spec: str) -> ModelError:
+    return ModelError(
+        f"model {spec}",
+        expected="the source that the run was planned with",
+        found="another version of it on this worker",
+        fix="Install the same version everywhere.",
+    )
+
+
+def _import(spec: str, folder: str, digest: str) -> tuple[ModuleType, str, str]:
     """Module, name and digest of the source, for ``module:name`` or ``file.py:name``; `folder` is importable.
 
     Raises
     ------
     ModelError
-        There is no such module or file, or importing it raises.
+        There is no such module or file, or importing it raises; or a digest is given, and the file has another: it may
+        come from a run directory, and is not run.
     """
     place, _, name = spec.rpartition(":")
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
-        module, digest = _run_file(Path(folder, place)) if place.endswith(".py") else _import_module(place)
+        if place.endswith(".py"):
+            module, found = _run_file(Path(folder, place), name, digest)
+        else:
+            module, found = _import_module(place)
     except ModelError:
         raise
     except Exception as error:
@@ -146,15 +158,17 @@ def _import(spec: str, folder: str) -> tuple[ModuleType, str, str]:
             expected="a module that can be imported",
             found=f"{type(error).__name__}: {error}",
         ) from error
-    return module, name, digest
+    return module, name, found
 
 
-def _run_file(path: Path) -> tuple[ModuleType, str]:
+def _run_file(path: Path, name: str, planned: str) -> tuple[ModuleType, str]:
     """A file as a module of its own, made anew for each content: workers outlive the edits of their users."""
     if not path.is_file():
         raise ModelError(f"model {path.name}", expected="a Python file", found=f"no file {path}")
     source = path.read_bytes()
     digest = hashlib.sha256(source).hexdigest()
+    if planned and _digest(digest, name) != planned:
+        raise _another(f"{path}:{name}")
     key = f"gigatile_model_{path.stem}_{hashlib.sha256(f'{path}:{digest}'.encode()).hexdigest()[:12]}"
     if key not in sys.modules:
         module = ModuleType(key)
