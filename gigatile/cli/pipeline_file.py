@@ -132,7 +132,14 @@ class Pipeline:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader; a key that stands twice is an error instead of the last one winning."""
+    """YAML's safe loader; a key that stands twice is an error instead of the last one winning, and so are aliases:
+    ten lines of them can stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """The next node, unless it is an alias."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias (*name): write it out", self.get_mark())
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a mapping whose keys are all different."""
@@ -207,6 +214,8 @@ def load_pipeline(path: Path) -> Pipeline:
         raise UsageError(f"{path}{line}", expected="YAML", found=error.problem or "something else") from error
     except yaml.YAMLError as error:
         raise UsageError(str(path), expected="YAML", found=" ".join(str(error).split())) from error
+    except RecursionError as error:
+        raise UsageError(str(path), expected="one 'key: value' a line", found="lists nested too deeply") from error
     if not isinstance(content, dict):
         raise UsageError(str(path), expected="one 'key: value' a line", found=type(content).__name__)
     try:

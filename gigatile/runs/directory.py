@@ -67,7 +67,7 @@ class RunDirectory:
         where = self.store.where(RUN_JSON)
         try:
             document = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunRefused(
                 where, expected="the JSON of a run", found=str(error), fix="Choose another DIR."
             ) from error
