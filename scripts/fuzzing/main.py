@@ -38,6 +38,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("GIGATILE_TEST_DATA") or ROOT.parent / "shared" / "data")
 TIME_LIMIT_S = 10.0
 MEMORY_LIMIT_BYTES = 2 << 30
+_PATIENCE_S = 2.0
 _PRELOAD = ["tifffile", "zarr", "imagecodecs", "gigatile.images.open", "gigatile.images.tiff", "gigatile.images.zarr"]
 
 
@@ -82,6 +83,7 @@ class Child:
                 answer: Outcome = self._pipe.recv()
                 return answer
             found = f"no answer in {self._limits.seconds:g} s"
+            self._process.kill()
         except (EOFError, ConnectionError):
             self._process.join()
             found = f"the process died (exit code {self._process.exitcode})"
@@ -95,9 +97,10 @@ class Child:
         theirs.close()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process: it goes when nobody asks any more, or is killed."""
         if self._pipe is not None:
             self._pipe.close()
+            self._process.join(_PATIENCE_S)
             self._process.kill()
             self._process.join()
             self._pipe = None
