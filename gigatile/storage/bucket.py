@@ -94,22 +94,28 @@ class BucketStore:
             return None
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
-        """See `Store.entries`. In the order of the keys."""
-        parts = bucket_url(self.where(prefix)).key
+        """See `Store.entries`. A list that breaks off goes on behind the last key it gave.
+
+        Memory bound
+        ------------
+        One answer of the store: 1,000 keys.
+        """
+        below, client = bucket_url(self.where(prefix)).key, connect(self.url)
         cut = len(bucket_url(self.url).key)
-        client, last = connect(self.url), ""
-        while True:
-            # A list that breaks off goes on behind the last key it gave.
-            after = last or None
-            page = patiently(
-                self.where(prefix),
-                self.url,
-                lambda after=after: next(  # type: ignore[misc]
-                    iter(obstore().list(client, parts or None, offset=after, chunk_size=_PAGE)), None
-                ),
-            )
-            if not page:
-                return
+        last: str | None = None
+        pages: Any = None
+
+        def attempt() -> Any:
+            nonlocal pages
+            if pages is None:
+                pages = iter(obstore().list(client, below or None, offset=last, chunk_size=_PAGE))
+            try:
+                return next(pages, None)
+            except Exception:
+                pages = None
+                raise
+
+        while page := patiently(self.where(prefix), self.url, attempt):
             for found in page:
                 yield Entry(found["path"][cut:].lstrip("/"), int(found["size"]))
             last = page[-1]["path"]

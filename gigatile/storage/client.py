@@ -43,6 +43,7 @@ LONGEST_PAUSE_S = 5.0
 
 _METADATA_SERVICE = re.compile(r"//169\.254\.|/latest/(api/token|meta-data)|//metadata\.google|/metadata/identity")
 """Where cloud machines ask for the credentials of their role: the last place that is looked at."""
+_AUTHORITIES = ("AWS_CA_BUNDLE", "SSL_CERT_FILE")
 _LOOKED_AT = {
     "AWS": (
         "AWS_ACCESS_KEY_ID",
@@ -89,19 +90,21 @@ def connect(url: str) -> Any:
         obstore is not installed, or the settings in the environment make no sense.
     """
     if scheme_of(url) in WEB_SCHEMES:
-        return _connection(url, "")
+        return _connection(url, _environment(*_AUTHORITIES))
     root = bucket_url(url).root
-    return _connection(root, _environment(BUCKET_SCHEMES[scheme_of(root)]))
+    return _connection(root, _environment(BUCKET_SCHEMES[scheme_of(root)], *_AUTHORITIES))
 
 
 def connect_below(url: str) -> Any:
     """As `connect`, for a store whose keys begin below the URL."""
     if scheme_of(url) in WEB_SCHEMES:
         parts = urlsplit(url)
-        return _connection(urlunsplit(parts._replace(path=parts.path.rstrip("/"))), "")
+        return _connection(urlunsplit(parts._replace(path=parts.path.rstrip("/"))), _environment(*_AUTHORITIES))
     place = bucket_url(url)
     # obstore decodes the path of a URL
-    return _connection(f"{place.root}/{quote(place.key)}".rstrip("/"), _environment(BUCKET_SCHEMES[place.scheme]))
+    return _connection(
+        f"{place.root}/{quote(place.key)}".rstrip("/"), _environment(BUCKET_SCHEMES[place.scheme], *_AUTHORITIES)
+    )
 
 
 def patiently(where: str, url: str, call: Callable[[], T]) -> T:
@@ -222,7 +225,7 @@ def _client_options(url: str) -> dict[str, Any]:
         # Whoever writes http:// into an endpoint means it, as with every other client of S3.
         "allow_http": _endpoint(url).startswith("http://") or _is_set("AWS_ALLOW_HTTP"),
     }
-    for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE"):
+    for name in _AUTHORITIES:
         if os.environ.get(name):  # an authority of one's own, as stores inside an institution have
             options["root_certificate"] = _certificates(name)
             break
@@ -306,8 +309,8 @@ def _endpoint(url: str) -> str:
     return bucket_url(url).root if url.partition("://")[2] else url
 
 
-def _environment(word: str) -> str:
-    settings = sorted((name, value) for name, value in os.environ.items() if name.startswith(word))
+def _environment(*words: str) -> str:
+    settings = sorted((name, value) for name, value in os.environ.items() if name.startswith(words))
     return sha256(repr(settings).encode()).hexdigest()
 
 

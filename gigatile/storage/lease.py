@@ -238,7 +238,8 @@ def lease(client: Any, path: str, where: str, times: LeaseTimes) -> Iterator[Non
     """
     held = _Held(client, path, where, times)
     if where in _HELD:
-        raise RunRefused(where, expected="one run at a time", found="a run of this process in the same place")
+        fix = "Wait for it, or choose another -o DIR."
+        raise RunRefused(where, expected="one run at a time", found="a run of this process in the same place", fix=fix)
     held.take()
     _HELD[where] = held
     Thread(target=held.keep, name=f"lease of {where}", daemon=True).start()

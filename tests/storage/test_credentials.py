@@ -45,6 +45,14 @@ def test_a_profile_is_read(environment, written, tmp_path):
     assert store.read("a") == b"content"
 
 
+def test_the_region_of_the_environment_and_of_a_profile_may_differ(environment, written, tmp_path):
+    profile(tmp_path)
+    forget_keys(environment)
+    environment.setenv("AWS_PROFILE", "lab")
+    environment.setenv("AWS_REGION", "eu-west-1")
+    assert open_store(written).read("a") == b"content"
+
+
 def test_the_endpoint_of_a_profile_is_used(environment, server, written, tmp_path):
     profile(tmp_path, f"endpoint_url = {server.endpoint}\n")
     forget_keys(environment)

@@ -66,6 +66,20 @@ def test_a_completion_whose_answer_is_lost_is_seen_to_have_happened(proxy, s3, b
     assert proxy.injected["cut"] > 3
 
 
+def test_a_list_that_breaks_off_goes_on_where_it_was(proxy, bucket, monkeypatch):
+    monkeypatch.setattr("gigatile.storage.bucket._PAGE", 3)
+    monkeypatch.setattr(client, "_retries", lambda: {"max_retries": 0})
+    store = open_store(f"{bucket}/run")
+    for index in range(20):
+        store.write(f"{index:02d}", b"1")
+    client._connection.cache_clear()
+    proxy.faults = Faults(error=0.3, cut=0.2)
+    for _ in range(5):
+        assert [entry.key for entry in store.entries()] == [f"{index:02d}" for index in range(20)]
+    assert proxy.injected.total() > 0
+    client._connection.cache_clear()
+
+
 def test_what_cannot_succeed_is_not_repeated(proxy, bucket, environment):
     store = open_store(bucket)
     environment.setenv("AWS_SECRET_ACCESS_KEY", "another")

@@ -131,6 +131,12 @@ def test_a_web_server_without_ranges_is_refused():
         open_bytes(f"{server.url}/a")
 
 
+def test_a_file_that_moved_is_found():
+    with web_server({"/b": CONTENT}) as server, web_server({}) as first:
+        first.moved["/a"] = f"{server.url}/b"
+        assert open_bytes(f"{first.url}/a").read(1_000_000, 3) == CONTENT[1_000_000:1_000_003]
+
+
 def test_a_certificate_authority_of_ones_own_is_trusted_by_name(environment, tmp_path):
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -19,6 +19,8 @@ class WebServer:
     contents: dict[str, bytes]
     requests: list[str] = field(default_factory=list)
     """Method, path and range of each."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Path -> where its content is now."""
 
 
 @contextmanager
@@ -41,6 +43,9 @@ def web_server(
             path, _, asked = self.path.partition("?")
             found.requests.append(f"{self.command} {path} {self.headers.get('Range', '')}".strip())
             expected = f"Basic {b64encode(user.encode()).decode()}"
+            if path in found.moved:
+                self.answer(302, headers={"Location": found.moved[path]})
+                return
             content = found.contents.get(path)
             tag = "" if content is None else _tag(content, etags)
             if user and self.headers.get("Authorization") != expected:
