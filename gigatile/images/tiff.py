@@ -100,7 +100,7 @@ class TiffSource:
         for plane in self._planes[level]:
             channels = out[first : first + plane.samples]
             for i, j, ys, xs in chunks_of(self._info.levels[level], *unit):
-                jobs += [(plane, segment, channels[:, ys, xs]) for segment in plane.segments(i, j)]
+                jobs += [(plane, segment, channels[:, ys, xs]) for segment in plane.segments(i, j, where)]
             first += plane.samples
         if jobs:
             contents = read_segments(self._file, [segment for _, segment, _ in jobs], where)

@@ -26,6 +26,13 @@ _APERIO_YCBCR_JPEG2000 = 33003
 _END_OF_JPEG = b"\xff\xd9"
 
 
+SEGMENT_SLACK = 4
+"""How many times its pixels' bytes a segment may take; what cannot be compressed grows by half at most (LZW)."""
+SEGMENT_HEADERS = 1 << 20
+"""Besides, for tables and profiles inside it."""
+DAMAGED = "The file is damaged here: fetch it again or restore it, or go on with --on-bad-chunk fill."
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """The bytes of one segment, and where its pixels go."""
@@ -62,12 +69,27 @@ class Plane:
         """Whether the file leaves none of the segments in a part of the grid out."""
         return bool(self.counts[:, rows.start : rows.stop, cols.start : cols.stop].all())
 
-    def segments(self, row: int, col: int) -> Iterator[Segment]:
-        """What the file holds at a place of the grid; nothing for what it leaves out."""
+    def segments(self, row: int, col: int, where: str) -> Iterator[Segment]:
+        """What the file holds at a place of the grid; nothing for what it leaves out.
+
+        Raises
+        ------
+        DecodeError
+            The file states far more bytes than the pixels can need: they are not read.
+        """
         sets, rows, cols = self.counts.shape
+        samples = 1 if self.separate else self.samples
+        most = SEGMENT_SLACK * self.chunk[0] * self.chunk[1] * samples * self.dtype.itemsize + SEGMENT_HEADERS
         for i in range(sets):
             if count := self.counts.item(i, row, col):
                 number = (i * rows + row) * cols + col
+                if count > most:
+                    raise DecodeError(
+                        f"{where}, segment {number} at byte {self.offsets.item(i, row, col)}",
+                        expected=f"at most {most} bytes for {self.chunk[0]} x {self.chunk[1]} pixels",
+                        found=f"{count} bytes",
+                        fix=DAMAGED,
+                    )
                 yield Segment(number, self.offsets.item(i, row, col), count, i)
 
     def fill(self, segment: Segment, data: bytes, out: Pixels, where: str) -> None:
@@ -94,9 +116,6 @@ class Plane:
                 found=f"{type(error).__name__}: {error}",
                 fix=DAMAGED,
             ) from error
-
-
-DAMAGED = "The file is damaged here: fetch it again or restore it, or go on with --on-bad-chunk fill."
 
 
 def read_segments(file: ByteSource, segments: Sequence[Segment], where: str) -> list[bytes]:
@@ -268,8 +287,8 @@ def _raw_table(page: Any, table: _Table, pages: int, path: str) -> _Table:
         rows = np.minimum(strip_rows, height - np.arange(len(table.counts)) % strips * strip_rows)
     table = _Table(table.chunk, table.offsets, np.minimum(table.counts, rows * row_bytes))
     room = UNIT_BYTES // (pages * (samples if is_separate else 1))
-    if page.is_tiled or strip_rows * row_bytes <= room:
-        return table
+    if page.is_tiled or strip_rows * row_bytes <= room or not table.counts.all():
+        return table  # strips that the file leaves out are not cut: the number of pieces is the header's word alone
     short = int(((table.counts > 0) & (table.counts < rows * row_bytes)).sum())
     if short:
         raise ImageError(

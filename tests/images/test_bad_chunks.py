@@ -1,9 +1,12 @@
 """Chunks that do not decode: named, or filled with nodata, invalid and noted; never because of the storage."""
 
+import gzip
 import pickle
+import struct
 from fractions import Fraction
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -12,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gigatile as gt
-from gigatile.errors import BlockError, DecodeError, UsageError
+from gigatile.errors import BlockError, DecodeError, ImageError, UsageError
 from gigatile.images.bad_units import MOST_PLACES, BadUnits
 from gigatile.images.image import Image
 from gigatile.images.info import fill_value
 from gigatile.images.resample import Resampled, scaled_grid
+from gigatile.models.warmup import PeakRss
 from gigatile.storage.files import LocalFile
 from gigatile.testing.sources import CountingSource, FailingSource, UnitSource, noise
 from gigatile.tiling.border import Border
@@ -216,6 +220,63 @@ def test_a_tiff_that_was_cut_off_after_it_was_opened_is_filled(tmp_path):
     assert all("EOFError" in place for place in image.bad_units.take())
 
 
+def test_a_tile_that_is_said_to_take_far_more_bytes_than_its_pixels_is_not_read(tmp_path, monkeypatch):
+    path, _ = write_tiff(tmp_path / "a.tif")
+    with path.open("ab") as file:
+        file.write(bytes(4 << 20))
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tag = tif.pages[0].tags["TileByteCounts"]
+        tag.overwrite([3 << 20 if i == 46 else count for i, count in enumerate(tag.value)], dtype="I")
+    longest, read = [], LocalFile.read
+    image = gt.open(path).with_bad_chunks("fill")
+    monkeypatch.setattr(LocalFile, "read", lambda file, at, nbytes: (longest.append(nbytes), read(file, at, nbytes))[1])
+    check_scene(image, Region(256, 256, 512, 512), "level 0, segment 46 at byte")
+    assert max(longest) < 1 << 20
+
+
+def test_a_strip_that_is_left_out_does_not_make_a_giant_of_a_small_file(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((10, 10), np.uint8))
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for name, value in {"ImageWidth": 2**31 - 1, "ImageLength": 2**31 - 1, "RowsPerStrip": 2**31 - 1}.items():
+            tif.pages[0].tags[name].overwrite(value, dtype="I")
+        tif.pages[0].tags["StripOffsets"].overwrite(0)
+    assert path.stat().st_size < 1000
+    with pytest.raises(ImageError, match="2147483647 x 2147483647 pixels"):
+        gt.open(path)
+
+
+def png_of(width: int, height: int, depth: int = 8) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header + bytes(100)
+
+
+@pytest.mark.parametrize("sides", [(10**6, 10**6, 8), (2**31 - 1, 2**31 - 1, 8), (16_000, 16_000, 16)])
+def test_a_giant_picture_in_a_tiny_file_is_refused_by_its_header(tmp_path, sides):
+    (tmp_path / "a.png").write_bytes(png_of(*sides))
+    with pytest.raises(ImageError, match="at most 256 Mpx and 1"):
+        gt.open(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_chunk_that_decodes_to_more_than_its_pixels_is_filled_before_it_does(tmp_path, version):
+    zarr.create_array(
+        tmp_path / "a.zarr", data=SCENE, chunks=(256, 256), zarr_format=version, filters=None,
+        compressors=numcodecs.GZip() if version == 2 else zarr.codecs.GzipCodec(), **AXES[version],
+    )  # fmt: skip
+    bomb = gzip.compress(bytes(200 << 20), 6)
+    chunk = tmp_path / "a.zarr" / ("1.1" if version == 2 else "c/1/1")
+    assert chunk.exists()
+    chunk.write_bytes(bomb)
+    image = gt.open(tmp_path / "a.zarr").with_bad_chunks("fill")
+    with PeakRss() as memory:
+        check_scene(image, Region(256, 256, 512, 512), "pixels 256:512")
+    assert memory.peak - memory.before < 100 << 20
+
+
+AXES = {2: {}, 3: {"dimension_names": ["y", "x"]}}
+
+
 def test_an_error_of_the_disk_is_not_filled(tmp_path, monkeypatch):
     path, _ = write_tiff(tmp_path / "a.tif")
     image = gt.open(path).with_bad_chunks("fill")
@@ -249,8 +310,6 @@ def test_a_damaged_chunk_of_a_zarr_is_filled(tmp_path, codec, sharded):
 
 @pytest.mark.parametrize("codec", ["bz2", "zlib", "lz4"])
 def test_a_damaged_chunk_of_an_old_zarr_is_filled(tmp_path, codec):
-    import numcodecs
-
     compressor = numcodecs.get_codec({"id": codec})
     zarr.create_array(
         tmp_path / "a.zarr", data=SCENE, chunks=(256, 256), zarr_format=2, compressors=compressor, filters=None
