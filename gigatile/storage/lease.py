@@ -189,25 +189,28 @@ class _Held:
     def _put(self, owner: _Owner, mode: str | _Version) -> _Version | None:
         """Write the object on a condition; its version, or None if the condition does not hold.
 
-        If an answer is lost the request is repeated, and the repetition fails on what the first one wrote. So after
-        a failure the object is read: if it holds what we wrote, it was us.
+        If an answer is lost the request is repeated, and the repetition fails on what the first one wrote. So when
+        the condition does not hold the object is read: if it holds what we wrote, it was us.
         """
-        content = json.dumps(owner._asdict()).encode()
-        errors = exceptions()
+        content, errors = json.dumps(owner._asdict()).encode(), exceptions()
+
+        def attempt() -> _Version | None:
+            try:
+                return _version(obstore().put(self._client, self._path, content, mode=mode))
+            except (errors.AlreadyExistsError, errors.PreconditionError):
+                return None
+
         try:
-            return _version(obstore().put(self._client, self._path, content, mode=mode))
-        except (errors.AlreadyExistsError, errors.PreconditionError, FileNotFoundError) as error:
-            failed: Exception = error
-        except (errors.BaseError, OSError) as error:
-            failed = error
-        found = self._look()
-        if found is not None and found[0] == owner:
-            return found[1]
-        if isinstance(failed, (errors.AlreadyExistsError, errors.PreconditionError)):
+            version = patiently(self._where, self._where, attempt)
+        except FileNotFoundError as error:
+            if mode == "create":
+                raise storage_error(self._where, self._where, error) from None
             return None
-        if isinstance(failed, FileNotFoundError) and mode != "create":
-            return None
-        raise storage_error(self._where, self._where, failed) from None
+        if version is None:
+            found = self._look()
+            if found is not None and found[0] == owner:
+                return found[1]
+        return version
 
 
 _HELD: dict[str, _Held] = {}
