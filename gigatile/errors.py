@@ -44,7 +44,9 @@ class GigatileError(Exception):
         return f"{head.rstrip('.')}. {self.fix}".strip()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.where, self.expected, self.found, self.fix)
+        # Notes travel along: they hold the traceback of another process.
+        notes = {"__notes__": self.__notes__} if hasattr(self, "__notes__") else None
+        return _rebuild, (type(self), self.where, self.expected, self.found, self.fix), notes
 
 
 def _rebuild(kind: type[GigatileError], where: str, expected: str, found: str, fix: str) -> GigatileError:

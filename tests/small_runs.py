@@ -177,7 +177,11 @@ def fingerprints(root: Path) -> dict[str, str]:
     return {name: hashlib.sha256(content).hexdigest()[:12] for name, content in tree(root / "prediction.zarr").items()}
 
 
-def entries(directory: Path) -> list[dict[str, Any]]:
+LEFT_OUT = {"pixels": 0, "nbytes": 0, "digest": "", "tiles": 0, "skipped": 0, "units_decoded": 0, "error": ""}
+"""What lines do not say where it is so."""
+
+
+def lines(directory: Path) -> list[dict[str, Any]]:
     """The whole lines of a ledger, read by its description: CRC-32 in hex, a blank, JSON."""
     found = []
     for segment in sorted((directory / "ledger").glob("*")):
@@ -186,6 +190,11 @@ def entries(directory: Path) -> list[dict[str, Any]]:
             if body and checksum == b"%08x" % zlib.crc32(body):
                 found.append(json.loads(body))
     return found
+
+
+def entries(directory: Path) -> list[dict[str, Any]]:
+    """Those about a block: records and revocations, not the attempts."""
+    return [{**LEFT_OUT, **line} for line in lines(directory) if "block" in line]
 
 
 def finished(directory: Path) -> Counter[str]:

@@ -133,9 +133,21 @@ class TestFailures:
     @pytest.mark.parametrize(
         ("then", "message"), [("raise", "asked to fail"), ("nan", "NaN"), ("shape", "shape"), ("channels", "channels")]
     )
-    def test_a_model_that_fails_once_fails_one_block_and_the_rerun_mends_it(self, tmp_path, then, message):
+    def test_a_model_that_fails_once_is_tried_again(self, tmp_path, then, message):
         pixels = noise((1, 96, 96))
-        plan = gt.plan(pixels, OnCall(6, then), Tiling(32, 0, 0, "trim", block=32), output="raw")
+        model = OnCall(6, then)
+        plan = gt.plan(pixels, model, Tiling(32, 0, 0, "trim", block=32), output="raw")
+        result = gt.run(plan, tmp_path / "out", durable=False, workers=1)
+        assert result.complete
+        assert model.calls == 1 + 9 + 1, "planning, nine blocks, and one of them once more"
+        assert np.array_equal(result.prediction[:], pixels * np.float32(1 / 255))
+
+    @pytest.mark.parametrize(
+        ("then", "message"), [("raise", "asked to fail"), ("nan", "NaN"), ("shape", "shape"), ("channels", "channels")]
+    )
+    def test_a_model_that_fails_three_times_fails_one_block_and_the_rerun_mends_it(self, tmp_path, then, message):
+        pixels = noise((1, 96, 96))
+        plan = gt.plan(pixels, OnCall(6, then, times=3), Tiling(32, 0, 0, "trim", block=32), output="raw")
         result = gt.run(plan, tmp_path / "out", durable=False, workers=1)
         assert not result.complete
         status = result.status.to_json()

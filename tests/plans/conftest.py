@@ -9,4 +9,4 @@ BASE_BYTES = 150 * 2**20
 
 @pytest.fixture(autouse=True)
 def a_small_process(monkeypatch):
-    monkeypatch.setattr("gigatile.plans.build.resident_bytes", lambda: BASE_BYTES)
+    monkeypatch.setattr("gigatile.plans.build.base_bytes", lambda: BASE_BYTES)

@@ -144,7 +144,7 @@ def resident(process):
 def test_worker_processes_stay_within_the_budget_together(folder):
     write_large(folder / "tree.zarr", 3_000, 3_000)
     words = ("run", "tree.zarr", "-o", "tree", "--model", "models.py:bright", "--memory", "1500MiB", "--tile", "512",
-             "--executor", "processes", "--workers", "2", "--progress", "none")  # fmt: skip
+             "--block", "1024", "--executor", "processes", "--workers", "2", "--progress", "none")  # fmt: skip
     process = psutil.Popen([*CLI, *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak, seen = 0, set()
     while process.poll() is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gigatile.executors.dask import WINDOW_PER_WORKER
+from gigatile.executors.dask import WINDOW
 from gigatile.runs.verify import verify
 from tests.clusters import separate_cluster
 from tests.small_runs import (
@@ -172,7 +172,7 @@ def test_a_killed_worker_process_costs_only_its_block(folder, undisturbed):
     os.kill(victim, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    check_finished(folder / "out", undisturbed, again=2 * WINDOW_PER_WORKER)
+    check_finished(folder / "out", undisturbed, again=2 * WINDOW)
     assert len(writers(folder / "out")) >= 2
 
 
@@ -207,7 +207,7 @@ def test_a_killed_worker_of_a_separate_cluster_is_replaced_by_the_other(folder, 
     os.kill(own_cluster.workers[0].pid, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
-    check_finished(folder / "out", undisturbed, again=2 * WINDOW_PER_WORKER)
+    check_finished(folder / "out", undisturbed, again=2 * WINDOW)
 
 
 def test_a_killed_scheduler_ends_the_run_and_leaves_it_resumable(folder, undisturbed, own_cluster):

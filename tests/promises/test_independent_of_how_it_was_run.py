@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 import gigatile as gt
 from gigatile.errors import MemoryRefused
-from gigatile.executors.threads import ThreadExecutor
-from gigatile.runs import runner
+from gigatile.runs import execution
 from tests.small_runs import BLOCKS, TILING, entries, fingerprints, noise, run_small, write_conv, write_zarr
 
 
@@ -61,17 +60,16 @@ def test_doing_without_fsync_gives_the_same_bytes(folder, reference):
     assert probabilities(folder, "hasty", durable=False) == reference
 
 
-class Shuffled(ThreadExecutor):
-    """Threads that take the keys in another order."""
+class Shuffled(execution.Keys):
+    """Blocks in another order."""
 
-    def run(self, job, keys, callbacks):
-        order = list(keys)
-        random.Random(5).shuffle(order)
-        super().run(job, iter(order), callbacks)
+    def __init__(self, level, todo):
+        super().__init__(level, todo)
+        random.Random(5).shuffle(self._flat)
 
 
 def test_any_order_of_blocks_gives_the_same_bytes(folder, reference, monkeypatch):
-    monkeypatch.setattr(runner, "ThreadExecutor", Shuffled)
+    monkeypatch.setattr(execution, "Keys", Shuffled)
     assert probabilities(folder, "shuffled", workers=1) == reference
     blocks = [entry["block"] for entry in entries(folder / "shuffled") if entry["block"].startswith("0/")]
     assert blocks != sorted(blocks)
@@ -106,7 +104,7 @@ def test_workers_that_did_the_same_run_before_do_it_again_after_overwrite(folder
 
 def test_a_plan_that_is_run_twice_on_the_same_workers_is_run_twice(folder, cluster, tmp_path, monkeypatch):
     # Nothing but the run itself distinguishes the first from the second.
-    monkeypatch.setattr("gigatile.plans.build.resident_bytes", lambda: 200 * 2**20)
+    monkeypatch.setattr("gigatile.plans.build.base_bytes", lambda: 200 * 2**20)
     plan = gt.plan(str(folder / "image.zarr"), loaded(folder), TILING, memory="4GiB")
     for _ in range(3):
         result = gt.run(plan, tmp_path / "out", executor=cluster.address, existing="overwrite", durable=False)

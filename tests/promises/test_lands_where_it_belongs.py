@@ -21,12 +21,12 @@ def bright(tmp_path_factory):
 
 
 def attributes(result):
-    return zarr.open_group(str(result.directory / "prediction.zarr"), mode="r").attrs.asdict()
+    return zarr.open_group(f"{result.directory}/prediction.zarr", mode="r").attrs.asdict()
 
 
 def levels(result):
     """Per level: shape along y and x, scale and translation along y and x."""
-    group = zarr.open_group(str(result.directory / "prediction.zarr"), mode="r")
+    group = zarr.open_group(f"{result.directory}/prediction.zarr", mode="r")
     found = []
     for dataset in attributes(result)["ome"]["multiscales"][0]["datasets"]:
         scale, translation = dataset["coordinateTransformations"]
@@ -37,7 +37,7 @@ def levels(result):
 
 def check_ngff(result, pixel_size, unit):
     """Valid, in the right unit, and each level lies on the one below: (p_n - p_0) / 2."""
-    OmeImage.from_zarr(zarr.open_group(str(result.directory / "prediction.zarr"), mode="r"))
+    OmeImage.from_zarr(zarr.open_group(f"{result.directory}/prediction.zarr", mode="r"))
     axes = attributes(result)["ome"]["multiscales"][0]["axes"]
     assert [axis["name"] for axis in axes][-2:] == ["y", "x"]
     assert [axis.get("unit") for axis in axes][-2:] == [unit, unit]
@@ -79,7 +79,7 @@ def scene(result, path):
         transform, crs, bounds = source.transform, source.crs, source.bounds
     found = attributes(result)
     assert rasterio.crs.CRS.from_string(found.get("proj:code") or found["proj:wkt2"]) == crs
-    group = zarr.open_group(str(result.directory / "prediction.zarr"), mode="r")
+    group = zarr.open_group(f"{result.directory}/prediction.zarr", mode="r")
     for number in range(len(levels(result))):
         own = group[str(number)].attrs.asdict()
         a, b, c, d, e, f = own["spatial:transform"]
