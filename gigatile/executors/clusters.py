@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -49,11 +50,14 @@ def local_cluster(workers: int, devices: Sequence[str] = ()) -> Iterator[Any]:
 
         def new_worker_spec(self) -> Any:
             specs = super().new_worker_spec()
-            for name, spec in specs.items():
-                if devices:
-                    environment = {"CUDA_VISIBLE_DEVICES": devices[int(name) % len(devices)]}
-                    spec["options"] = {**spec["options"], "env": environment}
-            return specs
+            if not devices:
+                return specs
+            # All workers share one specification: what differs goes into copies.
+            return {
+                name: {**spec, "options": {**spec["options"], "env": {"CUDA_VISIBLE_DEVICES": device}}}
+                for name, spec in specs.items()
+                for device in [devices[int(name) % len(devices)]]
+            }
 
     with ExitStack() as stack:
         with _deaf_to_interrupts():
@@ -107,13 +111,8 @@ def existing_cluster(address: Any) -> Iterator[Any]:
     if isinstance(address, Client):
         yield address
         return
-    if isinstance(address, Path) and not address.is_file():
-        raise UsageError(
-            f"--scheduler-file {address}",
-            expected="the file that `dask scheduler --scheduler-file F` writes",
-            found="no such file",
-            fix="Start the scheduler first, and see that the file lies on a disk that both machines see.",
-        )
+    if isinstance(address, Path):
+        _check_scheduler_file(address)
     where: dict[str, Any] = {"scheduler_file": str(address)} if isinstance(address, Path) else {"address": address}
     try:
         client = Client(timeout=f"{ANSWER_SECONDS}s", set_as_default=False, **where)
@@ -133,6 +132,23 @@ def existing_cluster(address: Any) -> Iterator[Any]:
             yield client
     finally:
         logger.setLevel(level)
+
+
+def _check_scheduler_file(file: Path) -> None:
+    try:
+        content = json.loads(file.read_bytes())
+        found = "" if isinstance(content, dict) and isinstance(content.get("address"), str) else "no address in it"
+    except FileNotFoundError:
+        found = "no such file"
+    except (OSError, ValueError) as error:
+        found = str(error)
+    if found:
+        raise UsageError(
+            f"--scheduler-file {file}",
+            expected="the file that `dask scheduler --scheduler-file F` writes",
+            found=found,
+            fix="Start the scheduler first, and see that the file lies on a disk that both machines see.",
+        )
 
 
 def _how_to_start(address: str) -> str:
