@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +56,9 @@ def ship(files: tuple[Path, ...], digest: str, store: Store) -> Shipment:
                     writer.write(piece)
                 writer.finish()
         except FileNotFoundError as error:
-            raise ModelError(f"model {file}", expected="the file that was planned with", found="none any more") from error
+            raise ModelError(
+                f"model {file}", expected="the file that was planned with", found="none any more"
+            ) from error
     return Shipment(store, digest, tuple(file.name for file in files))
 
 
@@ -82,6 +83,8 @@ def arrived(digest: str, path: Path, load: Callable[[Path], M]) -> M:
     ------
     ModelError
         It can be loaded from neither.
+    StorageError
+        The shipment cannot be read.
     """
     try:
         return load(path)
@@ -89,11 +92,23 @@ def arrived(digest: str, path: Path, load: Callable[[Path], M]) -> M:
         shipment = _OFFERED.get(digest)
         if shipment is None:
             raise
-        return load(_fetched(shipment))
+    folder = cache_folder() / "models" / digest
+    try:
+        return load(_fetched(shipment, folder))
+    except ModelError:
+        # A file of the cache may have been harmed since: it is brought once more, and judged again.
+        for name in shipment.names:
+            (folder / name).unlink(missing_ok=True)
+    return load(_fetched(shipment, folder))
 
 
-def _fetched(shipment: Shipment) -> Path:
-    folder = cache_folder() / "models" / shipment.digest
+def _fetched(shipment: Shipment, folder: Path) -> Path:
+    """The model's path in the cache, once all its files are there.
+
+    Memory bound
+    ------------
+    `PIECE_BYTES`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name in shipment.names:
         target = folder / name
@@ -107,9 +122,11 @@ def _fetched(shipment: Shipment) -> Path:
             )
         if target.is_file() and target.stat().st_size == size:
             continue
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as part:
-            for offset in range(0, size, PIECE_BYTES):
-                part.write(shipment.store.read_range(f"{shipment.digest}/{name}", offset, PIECE_BYTES))
-        # Several processes of one machine may fetch it: each brings the same content.
-        os.replace(part.name, target)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            part = Path(scratch, name)
+            with part.open("wb") as file:
+                for offset in range(0, size, PIECE_BYTES):
+                    file.write(shipment.store.read_range(f"{shipment.digest}/{name}", offset, PIECE_BYTES))
+            # Several processes of one machine may fetch it: each brings the same content.
+            part.replace(target)
     return folder / shipment.names[0]
