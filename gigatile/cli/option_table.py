@@ -184,9 +184,9 @@ OPTIONS = (
         "threads|processes|tcp://..|tls://..",
         "who does the work (default: threads)",
         v.executor,
-        works=("threads", "processes", "tcp://..."),
+        works=("threads", "processes", "tcp://...", "tls://..."),
     ),
-    Option("cost", "scheduler_file", "F", "file that names a Dask scheduler", v.as_text, works=NOTHING),
+    Option("cost", "scheduler_file", "F", "file that names a Dask scheduler", v.as_text),
     Option(
         "cost",
         "workers",
@@ -203,7 +203,6 @@ OPTIONS = (
         "fail|fill",
         "what an unreadable part of the image does (default: fail)",
         v.one_of("fail", "fill"),
-        works=("fail",),
     ),
     Option("life", "durable", "", "wait until the disk has each block (default: durable)", _SWITCH),
     Option(
@@ -216,5 +215,5 @@ OPTIONS = (
 )
 
 BY_NAME = {option.name: option for option in OPTIONS}
-EXCLUSIVE = (("level", "pixel_size"), ("retry_failed", "overwrite"))
+EXCLUSIVE = (("level", "pixel_size"), ("retry_failed", "overwrite"), ("executor", "scheduler_file"))
 """Options of which only one may be given; one on the command line displaces the other of a pipeline file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gigatile.cli.option_table import BY_NAME, EXCLUSIVE, GROUPS, OPTIONS
@@ -12,6 +13,7 @@ from gigatile.cli.values import Where, fraction_of, option_flag
 from gigatile.errors import UsageError
 
 if TYPE_CHECKING:
+    from gigatile.images.bad_units import OnBadChunk
     from gigatile.models.augment import Augmentation
     from gigatile.models.values import Activation
     from gigatile.tiling.axis import Blend
@@ -63,11 +65,13 @@ class RunOptions:
     batch: int | None
     memory: int | None
     block: int | None
-    executor: str
+    executor: str | Path
+    """A path is that of a scheduler file."""
     workers: int | None
     existing: Existing
     """What to do with a result that is there: `resume`, `retry-failed` or `overwrite`."""
     durable: bool
+    on_bad_chunk: OnBadChunk
     progress: str
     json: bool
 
@@ -242,6 +246,7 @@ def _options(
     colors: tuple[tuple[int, int, int], ...],
 ) -> RunOptions:
     value = values.get
+    scheduler = value("scheduler_file")
     existing: Existing = "overwrite" if value("overwrite") == "true" else "resume"
     return RunOptions(
         image=namespace["image"][0] if len(namespace["image"]) == 1 else "",
@@ -272,10 +277,11 @@ def _options(
         batch=value("batch"),
         memory=value("memory"),
         block=value("block"),
-        executor=value("executor", "threads"),
+        executor=value("executor", "threads") if scheduler is None else Path(scheduler),
         workers=value("workers"),
         existing="retry-failed" if value("retry_failed") == "true" else existing,
         durable=value("durable", "true") == "true",
+        on_bad_chunk=value("on_bad_chunk", "fail"),
         progress=value("progress", "auto"),
         json=bool(namespace.get("json")),
     )

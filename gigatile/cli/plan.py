@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gigatile.cli.options import read_options, run_parser
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _kind(executor: str) -> Executor:
+def _kind(executor: str | Path) -> Executor:
     if executor == "threads":
         return "threads"
     return "processes" if executor == "processes" else "cluster"

@@ -11,11 +11,18 @@ from gigatile.errors import UsageError
 
 if TYPE_CHECKING:
     from gigatile.images.image import Image
+    from gigatile.models.model import LoadedModel
     from gigatile.plans.plan import Plan
 
 
-def make_plan(options: RunOptions) -> Plan:
+def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
     """Open the image, load the model and plan; the heavy imports happen here, after all checks of words.
+
+    Parameters
+    ----------
+    options : RunOptions
+    model : LoadedModel, optional
+        What `read_model` gave for the same options: it is loaded once for many images.
 
     Raises
     ------
@@ -25,26 +32,13 @@ def make_plan(options: RunOptions) -> Plan:
     check_image(options.image)
     check_model(options.model)
     from gigatile.images.open import open as open_image
-    from gigatile.models.load import load_model
     from gigatile.plans.build import plan
     from gigatile.tiling.tiling import Tiling
 
-    image = open_image(options.image).select(channels=options.channels, level=options.level)
+    image = open_image(options.image).with_bad_chunks(options.on_bad_chunk)
+    image = image.select(channels=options.channels, level=options.level)
     _check_lengths(options, image)
-    model = load_model(
-        options.model,
-        scale=options.scale,
-        mean=options.mean,
-        std=options.std,
-        activation=options.activation,
-        normalize=options.normalize,
-        tta=options.tta,
-        multiscale=options.multiscale,
-        batch=options.batch,
-        device=options.device,
-        class_names=options.class_names,
-    )
-    model = replace(model, class_colors=tuple("#{:02x}{:02x}{:02x}".format(*c) for c in options.class_colors))
+    model = model or read_model(options)
     tiling = Tiling(
         tile=options.tile,
         overlap=_or_auto(options.overlap),
@@ -64,6 +58,33 @@ def make_plan(options: RunOptions) -> Plan:
     )
     _check_classes(options, made.trial.channels_out)
     return made
+
+
+def read_model(options: RunOptions) -> LoadedModel:
+    """The model of a request.
+
+    Raises
+    ------
+    ModelError
+        It cannot be loaded.
+    """
+    check_model(options.model)
+    from gigatile.models.load import load_model
+
+    model = load_model(
+        options.model,
+        scale=options.scale,
+        mean=options.mean,
+        std=options.std,
+        activation=options.activation,
+        normalize=options.normalize,
+        tta=options.tta,
+        multiscale=options.multiscale,
+        batch=options.batch,
+        device=options.device,
+        class_names=options.class_names,
+    )
+    return replace(model, class_colors=tuple("#{:02x}{:02x}{:02x}".format(*c) for c in options.class_colors))
 
 
 def _or_auto(value: int | None) -> Any:

@@ -16,6 +16,7 @@ from gigatile.engine.pipes import Clock, WriteBehind
 from gigatile.engine.region import Inference, Progress, Tally, infer_region
 from gigatile.engine.scales import ScaledEngine, ScaledWork, averaged_rows
 from gigatile.engine.schedule import ReadSchedule
+from gigatile.images.image import Image
 from gigatile.machine import peak_resident_bytes
 from gigatile.outputs.pyramid import downsample_shard
 from gigatile.outputs.shard import ShardReceipt, ShardWriter
@@ -153,8 +154,10 @@ class BlockEngine:
         layout = self._plan.layouts[key.level]
         pixels = layout.region(key.row, key.col).pixels
         progress = Progress(clock, tally, stop, on_tiles)
+        # With notes of its own, so that each block tells what was filled for it.
+        image = self._plan.image.noting()
         try:
-            receipt = self._predict(key, progress) if key.level == 0 else self._downsample(key, clock)
+            receipt = self._predict(key, progress, image) if key.level == 0 else self._downsample(key, clock)
         except Exception:
             self._lost.add(clock.seconds)
             raise
@@ -178,13 +181,15 @@ class BlockEngine:
             units_decoded=self._plan.image.counter.take(),
             seconds={name: round(value, 4) for name, value in clock.seconds.items()},
             peak_rss_bytes=peak_resident_bytes(),
+            # Other scales read for themselves, and tell it with the next block of this process.
+            filled=(*image.bad_units.take(), *self._plan.image.bad_units.take()),
         )
 
-    def _predict(self, key: BlockKey, progress: Progress) -> ShardReceipt:
+    def _predict(self, key: BlockKey, progress: Progress, image: Image) -> ShardReceipt:
         plan, layout = self._plan, self._plan.layouts[0]
         region = layout.region(key.row, key.col)
         where = f"block {key} (rows {region.y0}-{region.y1}, columns {region.x0}-{region.x1})"
-        rows = infer_region(self._inference, region, self._reader(key), layout.chunk[0], progress)
+        rows = infer_region(self._inference, region, self._reader(key, image), layout.chunk[0], progress)
         if self._scales:
             work = ScaledWork.begin(self._scales, key.row, key.col, region, progress)
             rows = averaged_rows(rows, work, progress)
@@ -202,9 +207,9 @@ class BlockEngine:
             with progress.clock.stage("write"):
                 return writer.finish()
 
-    def _reader(self, key: BlockKey) -> Callable[[Region], tuple[Array, Array | None]]:
+    def _reader(self, key: BlockKey, image: Image) -> Callable[[Region], tuple[Array, Array | None]]:
         """Reads windows for one block, and tells the cache where it stands."""
-        image, masked = self._plan.image, self._plan.mask == "nodata"
+        masked = self._plan.mask == "nodata"
 
         def read(window: Region) -> tuple[Array, Array | None]:
             self._schedule.reading(key.row, key.col, window.y0)

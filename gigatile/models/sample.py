@@ -58,7 +58,7 @@ class PixelSample:
         self.valid = 0
         """Those of them that are valid; known once a pass is over."""
         # Another Image on the same source, so that the caller's cache is not emptied of what it will need.
-        self._image = Image(image.source, channels=image.selected, level=self.level)
+        self._image = image.apart(self.level)
         self._image.use_cache(0, None)
         self.names = [f"{image.info.path}, channel {name}" for name in image.channels]
         """How messages name the channels."""
