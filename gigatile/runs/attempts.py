@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.runs.lines import Identities, Integers
+from gigatile.runs.lines import Identities, Integers, among
 
 _PRUNED_FROM = 1 << 16
 
@@ -35,13 +35,13 @@ class Attempts:
         self._begun, self._ended = _Pairs(), _Pairs()
         self._released: set[int] = set()
 
-    def begin(self, attempt: int, places: Integers, *, alone: bool) -> None:
-        """An attempt at blocks, by their numbers, shape (n,)."""
-        self._begun.add(attempt, places, alone=alone)
+    def begin(self, attempts: Identities, places: Integers, alone: npt.NDArray[np.bool_]) -> None:
+        """Attempts at blocks, by their numbers; each of shape (n,)."""
+        self._begun.add(attempts, places, alone)
 
-    def end(self, attempt: int, place: int) -> None:
-        """It came to a record of that block, though it does not stand."""
-        self._ended.add(attempt, np.array([place], np.int64), alone=False)
+    def end(self, attempts: Identities, places: Integers) -> None:
+        """They came to records of those blocks, though these do not stand; shapes (n,)."""
+        self._ended.add(attempts, places, np.zeros(len(places), bool))
 
     def release(self, attempt: int) -> None:
         """It was given up, and nobody died."""
@@ -75,10 +75,10 @@ class _Pairs:
         self.count, self.limit = 0, _PRUNED_FROM
         self._parts: list[tuple[Identities, Integers, npt.NDArray[np.bool_]]] = []
 
-    def add(self, attempt: int, places: Integers, *, alone: bool) -> None:
-        size = len(places)
-        self._parts.append((np.full(size, attempt, np.uint64), places, np.full(size, alone)))
-        self.count += size
+    def add(self, attempts: Identities, places: Integers, alone: npt.NDArray[np.bool_]) -> None:
+        if len(places):
+            self._parts.append((attempts, places, alone))
+            self.count += len(places)
 
     def prune(self, pending: npt.NDArray[np.bool_]) -> None:
         if not self._parts:
@@ -93,5 +93,5 @@ class _Pairs:
     def rows(self, without: Identities) -> Iterable[tuple[int, int, bool]]:
         """All of them, but for those of some attempts."""
         for attempts, places, alone in self._parts:
-            kept = ~np.isin(attempts, without)
+            kept = ~among(attempts, without)
             yield from zip(attempts[kept].tolist(), places[kept].tolist(), alone[kept].tolist(), strict=True)

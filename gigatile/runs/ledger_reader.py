@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import NamedTuple
@@ -17,11 +17,10 @@ from gigatile.runs.ledger_state import LedgerState
 from gigatile.runs.lines import (
     Finished,
     Grid,
-    Identities,
     Integers,
     Started,
+    among,
     identity_numbers,
-    parse_line,
     parse_lines,
     record_of_line,
 )
@@ -33,8 +32,8 @@ REQUEST_BYTES = 1 << 20
 """Asked of a bucket at once."""
 READS_AHEAD = 16
 """Of a bucket, whose segments are many and small."""
-SETTLED_TOGETHER = 1 << 15
-"""Blocks of which all records are held at once."""
+SETTLED_TOGETHER = 1 << 14
+"""Blocks of which all records are held at once: some 50 MB."""
 _LOOKS = 5
 """Times that a ledger is listed again because segments vanished: a compaction takes seconds."""
 
@@ -124,13 +123,15 @@ class LedgerReader:
         while chunk := list(islice(names, 1 << 16)):
             wanted[state.blocks.places(chunk)] = True
         for lines in self._all_lines():
-            for line in parse_lines(lines)[0]:
-                if isinstance(line, Finished | Started):
-                    named = [line.block] if isinstance(line, Finished) else line.blocks
-                    places = state.blocks.places(named)
-                    hits = places[(places >= 0) & wanted[places]]
-                    if len(hits) and not _among(identity_numbers([line.id]), state.revoked):
-                        yield state.blocks.key(int(hits[0])), line.id
+            said = [line for line in parse_lines(lines)[0] if isinstance(line, Finished | Started)]
+            named = [[line.block] if isinstance(line, Finished) else line.blocks for line in said]
+            owners = np.repeat(np.arange(len(said)), [len(blocks) for blocks in named])
+            places = state.blocks.places([name for blocks in named for name in blocks])
+            hits = (places >= 0) & wanted[places]
+            hits &= ~among(identity_numbers([line.id for line in said]), state.revoked)[owners]
+            _, first = np.unique(owners[hits], return_index=True)
+            for owner, place in zip(owners[hits][first].tolist(), places[hits][first].tolist(), strict=True):
+                yield state.blocks.key(place), said[owner].id
 
     def digests(self, level: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
         """SHA-256 that the shard of each block of a level must have, zeros where there is none; shape (blocks, 32)."""
@@ -187,23 +188,21 @@ class LedgerReader:
     def _settle_some(self, places: Integers) -> bool:
         state = self._state
         names = {str(state.blocks.key(place)).encode(): place for place in places.tolist()}
-        records: dict[int, dict[int, Finished]] = {place: {} for place in names.values()}
-        started: dict[int, list[Started]] = {place: [] for place in names.values()}
+        said: dict[int, dict[int, Finished]] = {place: {} for place in names.values()}
+        started: list[Started] = []
         for lines in self._all_lines():
+            some = []
             for line in lines:
                 named = _BLOCK(line)
-                if named is not None and named[1] not in names:
-                    continue
-                found = parse_line(line)
-                if isinstance(found, Finished) and found.block.encode() in names:
-                    identity = int(identity_numbers([found.id])[0])
-                    if identity:
-                        records[names[found.block.encode()]][identity] = found
-                elif isinstance(found, Started):
-                    for name in found.blocks:
-                        if name.encode() in names:
-                            started[names[name.encode()]].append(found)
-        return all(state.settle(place, records[place], started[place]) for place in records)
+                if named is None or named[1] in names:
+                    some.append(line)
+            found = parse_lines(some)[0] if some else []
+            started += [line for line in found if isinstance(line, Started) and _any_in(line.blocks, names)]
+            records = [line for line in found if isinstance(line, Finished)]
+            for record, identity in zip(records, identity_numbers([r.id for r in records]).tolist(), strict=True):
+                if identity and record.block.encode() in names:
+                    said[names[record.block.encode()]][identity] = record
+        return state.settle(said, started)
 
     def _finished(self) -> Iterator[tuple[Finished, int]]:
         """Every record that was read until now, whether it counts or not, with the number of its block."""
@@ -262,5 +261,5 @@ class LedgerReader:
         return content
 
 
-def _among(identities: Identities, revoked: Identities) -> bool:
-    return bool(np.isin(identities, revoked).any())
+def _any_in(blocks: Sequence[str], names: Mapping[bytes, int]) -> bool:
+    return any(name.encode() in names for name in blocks)

@@ -7,7 +7,7 @@ segments and of clocks does not matter, nor does a line that is read twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -29,6 +29,7 @@ from gigatile.runs.lines import (
     Released,
     Retried,
     Started,
+    among,
     identity_numbers,
 )
 from gigatile.runs.totals import Totals
@@ -161,8 +162,15 @@ class LedgerState:
         records = cast(list[Finished], [line for line in lines if type(line) in _CODES])
         strange = self._absorb_records(records)
         if len(records) < len(lines):
-            strange += sum(not self._absorb_other(line) for line in lines if not isinstance(line, Finished))
-            self._attempts.prune(self._status == PENDING, at_once=False)
+            strange += self._begin_attempts([line for line in lines if isinstance(line, Started)], None)
+            for line in lines:
+                if isinstance(line, Damaged | Retried):
+                    self._fresh_revocations.update(identity_numbers(line.revokes).tolist())
+                elif isinstance(line, Released):
+                    attempt = int(identity_numbers([line.attempt])[0])
+                    self._attempts.release(attempt)
+                    strange += attempt == 0
+        self._attempts.prune(self._status == PENDING, at_once=False)
         return strange
 
     def conclude(self) -> Integers:
@@ -170,7 +178,7 @@ class LedgerState:
         if self._fresh_revocations:
             fresh = np.array(sorted(self._fresh_revocations), np.uint64)
             self._fresh_revocations.clear()
-            struck = (self._status != PENDING) & np.isin(self._identity, fresh)
+            struck = (self._status != PENDING) & among(self._identity, fresh)
             self._contested.update(np.flatnonzero(struck).tolist())
             self.revoked = np.union1d(self.revoked, fresh)
         # Errors of blocks that others had pushed aside, until those were mended.
@@ -179,42 +187,46 @@ class LedgerState:
         self._attempts.prune(self._status == PENDING, at_once=True)
         return np.array(sorted(self._contested), np.int64)
 
-    def settle(self, place: int, records: Mapping[int, Finished], started: Iterable[Started]) -> bool:
-        """Decide about a block from all that was ever said of it.
+    def settle(self, said: Mapping[int, Mapping[int, Finished]], started: Sequence[Started]) -> bool:
+        """Decide about blocks from all that was ever said of them.
 
         Parameters
         ----------
-        place : int
-            The block's number.
-        records : mapping of int to Finished
-            Its records by their ids.
-        started : iterable of Started
-            Attempts at it.
+        said : mapping of int to mapping of int to Finished
+            By the block's number: its records by their ids.
+        started : sequence of Started
+            Attempts at any of them.
 
         Returns
         -------
         bool
-            False if the record that counted until now is not among them: the ledger is not what it was.
+            False if a record that counted until now is not among them: the ledger is not what it was.
         """
-        before = records.get(int(self._identity[place])) if self._status[place] else None
-        if self._status[place] and before is None:
+        places = np.array(list(said), np.int64)
+        counted = places[self._status[places] != PENDING]
+        before = [said[place].get(int(self._identity[place])) for place in counted.tolist()]
+        known = [record for record in before if record is not None]
+        if len(known) < len(before):
             return False
-        standing = [identity for identity in records if not self._is_revoked(identity)]
-        best = min(standing, key=lambda identity: (type(records[identity]) is Failed, identity), default=0)
-        if before is not None:
-            self._count([before], np.array([place], np.int64), -1)
-        self._status[place] = PENDING
-        self._nbytes[place] = self._identity[place] = 0
-        self._errors.pop(place, None)
-        if best:
-            self._stand([records[best]], np.array([place], np.int64), np.array([best], np.uint64))
-        for identity, record in records.items():
-            if self._is_revoked(identity):
-                self._end_attempt(record, place)
-        for line in started:
-            attempt = int(identity_numbers([line.id])[0])
-            self._attempts.begin(attempt, np.array([place], np.int64), alone=line.alone)
-        self._contested.discard(place)
+        self._count(known, counted, -1)
+        self._status[places] = PENDING
+        self._nbytes[places] = 0
+        self._identity[places] = 0
+        for place in said:
+            self._errors.pop(place, None)
+        flat = [(place, identity, record) for place, found in said.items() for identity, record in found.items()]
+        identities = np.array([identity for _, identity, _ in flat], np.uint64)
+        void = among(identities, self.revoked).tolist()
+        self._end_attempts([entry for entry, is_void in zip(flat, void, strict=True) if is_void])
+        best: dict[int, tuple[bool, int]] = {}
+        for (place, identity, record), is_void in zip(flat, void, strict=True):
+            if not is_void:
+                rank = type(record) is Failed, identity
+                best[place] = min(best.get(place, rank), rank)
+        chosen = [said[place][identity] for place, (_, identity) in best.items()]
+        self._stand(chosen, np.array(list(best), np.int64), np.array([i for _, i in best.values()], np.uint64))
+        self._begin_attempts(started, self._mask(places) if started else None)
+        self._contested.difference_update(said)
         return True
 
     def _absorb_records(self, records: Sequence[Finished]) -> int:
@@ -225,10 +237,9 @@ class LedgerState:
         strange = len(records) - int(known.sum())
         self.peak_rss_bytes = max([self.peak_rss_bytes, *[record.peak_rss_bytes for record in records]])
         if len(self.revoked):
-            void = known & np.isin(identities, self.revoked)
+            void = known & among(identities, self.revoked)
             known &= ~void
-            for index in np.flatnonzero(void).tolist():
-                self._end_attempt(records[index], int(places[index]))
+            self._end_attempts([(int(places[i]), 0, records[i]) for i in np.flatnonzero(void).tolist()])
         fresh = known & (self._status[places] == PENDING)
         fresh &= _firsts(places, fresh)
         if fresh.all():
@@ -240,20 +251,6 @@ class LedgerState:
         contested = places[rest][self._identity[places[rest]] != identities[rest]]
         self._contested.update(contested.tolist())
         return strange
-
-    def _absorb_other(self, line: Line) -> bool:
-        if isinstance(line, Damaged | Retried):
-            self._fresh_revocations.update(identity_numbers(line.revokes).tolist())
-            return True
-        identity = int(identity_numbers([line.id if isinstance(line, Started) else getattr(line, "attempt", "")])[0])
-        if isinstance(line, Released):
-            self._attempts.release(identity)
-            return identity > 0
-        if isinstance(line, Started):
-            places = self.blocks.places(line.blocks)
-            self._attempts.begin(identity, places[places >= 0], alone=line.alone)
-            return identity > 0 and bool((places >= 0).all())
-        return False
 
     def _stand(self, records: Sequence[Finished], places: Integers, identities: Identities) -> None:
         """Let records count for their blocks, of which none had one; shapes (n,)."""
@@ -278,13 +275,31 @@ class LedgerState:
                     compared = record.seam_pixels if record.seam_difference is not None else 0
                     self._seams[:, place] = (record.seam_difference or 0, compared) if sign > 0 else 0
 
-    def _end_attempt(self, record: Finished, place: int) -> None:
-        if record.attempt:
-            self._attempts.end(int(identity_numbers([record.attempt])[0]), place)
+    def _mask(self, places: Integers) -> Mask:
+        mask = np.zeros(self.blocks.count, bool)
+        mask[places] = True
+        return mask
 
-    def _is_revoked(self, identity: int) -> bool:
-        index = int(np.searchsorted(self.revoked, np.uint64(identity)))
-        return index < len(self.revoked) and int(self.revoked[index]) == identity
+    def _end_attempts(self, void: Sequence[tuple[int, int, Finished]]) -> None:
+        """Attempts came to records, with their blocks, that do not stand."""
+        attempts = identity_numbers([record.attempt for _, _, record in void])
+        places = np.array([place for place, _, _ in void], np.int64)
+        self._attempts.end(attempts[attempts > 0], places[attempts > 0])
+
+    def _begin_attempts(self, lines: Sequence[Started], among: Mask | None) -> int:
+        """Attempts at blocks, or at those that a mask of shape (blocks,) marks; returns how many lines name others."""
+        if not lines:
+            return 0
+        sizes = [len(line.blocks) for line in lines]
+        places = self.blocks.places([name for line in lines for name in line.blocks])
+        attempts = np.repeat(identity_numbers([line.id for line in lines]), sizes)
+        alone = np.repeat(np.array([line.alone for line in lines]), sizes)
+        kept = (places >= 0) & (attempts > 0)
+        strange = len({*np.repeat(np.arange(len(lines)), sizes)[~kept].tolist()})
+        if among is not None:
+            kept &= among[places]
+        self._attempts.begin(attempts[kept], places[kept], alone[kept])
+        return strange
 
 
 def _firsts(places: Integers, among: Mask) -> Mask:

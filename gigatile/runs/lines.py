@@ -159,12 +159,6 @@ def parse_lines(lines: Sequence[bytes]) -> tuple[list[Line], int]:
     return found, len(lines) - len(found)
 
 
-def parse_line(line: bytes) -> Line | None:
-    """What one line says, without its end; None if it is none."""
-    body = line[_CRC_CHARS:]
-    return parse_body(body) if _intact([line], [body])[0] else None
-
-
 def parse_body(body: bytes) -> Line | None:
     """The same without the CRC."""
     try:
@@ -256,6 +250,15 @@ def identity_numbers(identities: Sequence[str]) -> Identities:
         except ValueError:
             pass  # letters beyond f: one by one
     return np.array([int(identity, 16) if _ID(identity) else 0 for identity in identities], np.uint64)
+
+
+def among(identities: Identities, ordered: Identities) -> npt.NDArray[np.bool_]:
+    """Whether each is one of others, which are sorted; shape (n,). `numpy.isin` would sort them again at each call."""
+    if not len(ordered):
+        return np.zeros(len(identities), bool)
+    nearest = ordered[np.minimum(np.searchsorted(ordered, identities), len(ordered) - 1)]
+    same: npt.NDArray[np.bool_] = nearest == identities
+    return same
 
 
 _ID_CHARS = 16
