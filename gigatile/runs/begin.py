@@ -61,7 +61,7 @@ def begun(
         plan = _with_statistics(carrier.fit(plan, shares), stored)
         retry = existing == "retry-failed"
         with working(), closing(RunWork(plan, directory, replace(how, retry_failed=retry))) as work:
-            work.begin(new=stored is None)
+            work.begin(stored)
             yield work
 
 

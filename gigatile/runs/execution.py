@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -67,16 +67,23 @@ class RunWork:
         self._queue: Queue[BlockKey] | None = None
         self._job: BlockJob | None = None
         self._level = -1
+        self._is_concluded = False
         self._heard = 0
         self.finished_before = 0
         """Blocks of the prediction that earlier runs finished."""
         self.failed = 0
         """Blocks that are recorded as failed, once the run is over."""
 
-    def begin(self, *, new: bool) -> None:
+    def begin(self, stored: Mapping[str, Any] | None) -> None:
         """Leave nothing of dead writers, write what describes the run (``run.json`` before all else), and find out
-        what is missing."""
-        if new:
+        what is missing.
+
+        Parameters
+        ----------
+        stored : mapping, optional
+            What ``run.json`` says already.
+        """
+        if stored is None:
             self._write_run_json(LedgerState(self._grids), complete=False)
         self.directory.store.remove_leftovers()
         create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
@@ -84,10 +91,13 @@ class RunWork:
         state = self._reader.refresh()
         if self._how.retry_failed:
             state = self._forgotten(state)
-        self._pending = [self._pending_of(state, level) for level in range(len(self._grids))]
-        if any(todo.any() for todo in self._pending):
+        state = self._without_missing(state)
+        self._pending = [state.pending(level) for level in range(len(self._grids))]
+        something = any(todo.any() for todo in self._pending)
+        self._is_concluded = not something and stored is not None and stored["complete"] is True
+        if something:
             self._reopen(state)
-        shipment = self._shipped() if self._how.ships and any(todo.any() for todo in self._pending) else None
+        shipment = self._shipped() if self._how.ships and something else None
         self._job = BlockJob(self.plan, self.directory, self._pending[0], self._token, shipment)
         blocks = self.plan.blocks.count
         self.finished_before = blocks - int(self._pending[0].sum())
@@ -222,7 +232,8 @@ class RunWork:
         if not self.failed:
             mark_complete(self.directory.prediction)
             self.directory.store.remove_leftovers()
-        self._write_run_json(state, complete=not self.failed)
+        if not self._is_concluded:
+            self._write_run_json(state, complete=not self.failed)
         self._how.on_event(RunEnded(complete=not self.failed, failed=self.failed))
 
     def _tell(self, record: BlockRecord) -> None:
@@ -246,10 +257,21 @@ class RunWork:
         for record in records:
             self._tell(record)
 
-    def _pending_of(self, state: LedgerState, level: int) -> npt.NDArray[np.bool_]:
-        """Blocks without a record, or whose shard is not what its record says."""
-        missing = missing_shards(state, level, self.plan.layouts[level], self.directory.prediction)
-        return state.pending(level) | missing
+    def _missing(self, state: LedgerState, level: int) -> npt.NDArray[np.bool_]:
+        """Finished blocks whose shard is not what its record says."""
+        return missing_shards(state, level, self.plan.layouts[level], self.directory.prediction)
+
+    def _without_missing(self, state: LedgerState) -> LedgerState:
+        """Make blocks pending whose shard is gone, or of another size; their old records must not compete."""
+        lost = [
+            BlockKey(level, int(row), int(col))
+            for level in range(len(self._grids))
+            for row, col in np.argwhere(self._missing(state, level))
+        ]
+        if not lost:
+            return state
+        self._ledger.revoke_all(self._reader.identities(lost), "damaged")
+        return self._reader.refresh()
 
     def _check_there(self, state: LedgerState) -> None:
         """See that what was reported is there.
@@ -259,7 +281,7 @@ class RunWork:
         StorageError
             Workers said that blocks were done of which nothing is to be seen here.
         """
-        missing = int(self._pending_of(state, self._level).sum())
+        missing = int((state.pending(self._level) | self._missing(state, self._level)).sum())
         if missing:
             raise StorageError(
                 self.directory.name,
