@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Hashable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from gigatile.errors import MemoryRefused, ModelError, OverlapWarning, UsageErro
 from gigatile.images.image import Image
 from gigatile.machine import available_bytes, available_cores, base_bytes
 from gigatile.models.load import load_model
-from gigatile.models.model import LoadedModel
+from gigatile.models.model import LoadedModel, Model
 from gigatile.models.values import check_dtype
 from gigatile.models.warmup import Trial, batch_changes_bits, try_model
 from gigatile.outputs.rule import output_rule
@@ -28,6 +30,7 @@ Executor = Literal["threads", "processes", "cluster"]
 TRIM_BLOCK, BLEND_BLOCK = 2048, 4096
 """Sides that automatic blocks aim at. A blend infers a ring of tiles around each block again, so its blocks are
 larger: 4096 px with stride 384 cost 1.4 times the tiles, 2048 px 1.8 times."""
+T = TypeVar("T")
 LEAST_BLOCK = 512
 LEAST_CORES = 8
 """Cores along a block's side below which a blend's ring costs more than half as many tiles again."""
@@ -83,7 +86,8 @@ def plan(
     tiling = with_tile(tiling or Tiling(), model)
     check_border(tiling.parsed_border, image.dtype)
     batch = _batch(model)
-    trial = _tried(model, channels, tiling.tile_yx, batch, budget)
+    tile = tiling.tile_yx
+    trial = _once(model, ("trial", channels, tile, batch), lambda: _tried(model, channels, tile, batch, budget))
     model = replace(model, output=trial.output)
     tiling, choice = choose_overlap(tiling, model, channels)
     if choice.warning:
@@ -98,7 +102,12 @@ def plan(
         block=block_sides(tiling, tiling.grid(image.grid_shape, model.output)),
         block_is_auto=tiling.block is None,
         batch=batch,
-        batch_changes_bits=changes and batch_changes_bits(model, channels, tiling.tile_yx, batch),
+        batch_changes_bits=changes
+        and _once(
+            model,
+            ("bits", channels, tiling.tile_yx, batch),
+            lambda: batch_changes_bits(model, channels, tiling.tile_yx, batch),
+        ),
         trial=trial,
         memory=MemoryPlan(budget),
         memory_is_given=memory is not None,
@@ -202,6 +211,19 @@ def _check_scope(mask: str, roi: object) -> None:
         raise UsageError("mask", expected="nodata or none", found=repr(mask), fix="Other masks are not there yet.")
 
 
+_TRIALS: WeakKeyDictionary[Model, dict[Hashable, Any]] = WeakKeyDictionary()
+"""What was found out about models that are still held, so that the second of many images does not try them again."""
+
+
+def _once(model: LoadedModel, what: Hashable, find_out: Callable[[], T]) -> T:
+    known = _TRIALS.setdefault(model.model, {})
+    key = (what, model.values, model.output)
+    if key not in known:
+        known[key] = find_out()
+    found: T = known[key]
+    return found
+
+
 def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int, budget: int) -> Trial:
     """Call the model once, after a small call has shown that the large one will not burst the budget."""
     free = budget - base_bytes()
@@ -267,6 +289,7 @@ def _demand(draft: Plan, block: tuple[int, int]) -> Demand:
         batch=draft.batch,
         base_bytes=base_bytes(),
         passes=draft.passes,
+        upload_bytes=draft.upload_bytes,
     )
 
 

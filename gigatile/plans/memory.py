@@ -100,6 +100,8 @@ class Demand:
     """Resident memory of this process once the model is loaded."""
     passes: tuple[ScaledPass, ...] = ()
     """The scales beside 1."""
+    upload_bytes: int = 0
+    """What the writer of a shard holds, where the result goes into a bucket."""
 
     def lane_parts(self) -> dict[str, int]:
         """Bytes that each lane holds at its peak."""
@@ -128,7 +130,7 @@ class Demand:
             # What overlaps is held four times more: two steps of the mean, and the comparison of neighbours.
             "blending": k * item * (support * width + rows * width + 4 * support * shared_x + 4 * shared_y * width),
             "finished rows": 3 * stored + working + (height * width if self.image.has_validity else 0),
-        }
+        } | ({"uploads": self.upload_bytes} if self.upload_bytes else {})
 
     def fitted(self, budget_bytes: int, lanes: int, processes: int = 0) -> MemoryPlan:
         """Lanes as wanted, and as much cache as is useful and left."""

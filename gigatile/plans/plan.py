@@ -58,6 +58,8 @@ class Plan:
     """Whether the budget is the user's, or half of what this machine has."""
     choice: OverlapChoice = GIVEN
     """Where overlap, margin and blend came from."""
+    upload_bytes: int = 0
+    """Memory that each lane's writer holds, once it is known that the result goes into a bucket."""
 
     @cached_property
     def grid(self) -> Grid:

@@ -58,6 +58,7 @@ def begun(
         stored = None if existing == "overwrite" else directory.read()
         if stored is not None:
             plan = _agreed(plan, stored, directory)
+        plan = replace(plan, upload_bytes=directory.store.writer_bytes)
         plan = _with_statistics(carrier.fit(plan, shares), stored)
         retry = existing == "retry-failed"
         with working(), closing(RunWork(plan, directory, replace(how, retry_failed=retry))) as work:

@@ -35,6 +35,8 @@ from gigatile.runs.versions import versions
 
 COMPACT_EVERY = 1_000
 """Tasks after which the ledger of a bucket is put together again."""
+_SPAN = 4096
+"""Blocks that are searched at once for those to be done."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class RunWork:
 
     Memory bound
     ------------
-    About 20 bytes a block: what the ledger says of it, and whether it is to be done.
+    About 20 bytes a block: what the ledger says of it, and whether it is to be done; while the shards are compared
+    with the ledger, between two phases, 12 more.
     """
 
     def __init__(self, plan: Plan, directory: RunDirectory, how: How) -> None:
@@ -95,7 +98,7 @@ class RunWork:
         self._pending = [state.pending(level) for level in range(len(self._grids))]
         something = any(todo.any() for todo in self._pending)
         self._is_concluded = not something and stored is not None and stored["complete"] is True
-        if something:
+        if something and stored is not None:
             self._reopen(state)
         shipment = self._shipped() if self._how.ships and something else None
         self._job = BlockJob(self.plan, self.directory, self._pending[0], self._token, shipment)
@@ -344,15 +347,26 @@ class Keys(Sequence[BlockKey]):
 
     Memory bound
     ------------
-    Eight bytes a block.
+    The mask itself, which is not copied, and 8 bytes for every `_SPAN` blocks of the level.
+
+    Parameters
+    ----------
+    level : int
+    todo : ndarray of bool, shape (rows, cols)
+        True for those blocks; not to be changed any more.
     """
 
     def __init__(self, level: int, todo: npt.NDArray[np.bool_]) -> None:
-        self._level, self._cols = level, todo.shape[1]
-        self._flat = np.flatnonzero(todo)
+        self._level, self._cols, self._flat = level, todo.shape[1], todo.reshape(-1)
+        counts = [np.count_nonzero(self._flat[start : start + _SPAN]) for start in range(0, self._flat.size, _SPAN)]
+        self._before = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+        """Blocks to be done before each span."""
+        self._at_hand = range(0)
+        """Which of the keys `_places` are."""
+        self._places: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._flat)
+        return int(self._before[-1])
 
     @overload
     def __getitem__(self, index: int) -> BlockKey: ...
@@ -363,5 +377,11 @@ class Keys(Sequence[BlockKey]):
     def __getitem__(self, index: int | slice) -> BlockKey | Sequence[BlockKey]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        row, col = divmod(int(self._flat[index]), self._cols)
+        index = range(len(self))[index]
+        if index not in self._at_hand:
+            # Neighbours are asked for one after the other: a span is searched once for many of them.
+            span = int(np.searchsorted(self._before, index, "right")) - 1
+            self._places = (np.flatnonzero(self._flat[span * _SPAN : (span + 1) * _SPAN]) + span * _SPAN).tolist()
+            self._at_hand = range(int(self._before[span]), int(self._before[span + 1]))
+        row, col = divmod(self._places[index - self._at_hand.start], self._cols)
         return BlockKey(self._level, row, col)

@@ -49,6 +49,11 @@ class BucketStore:
         """See `Store.local`."""
         return None
 
+    @property
+    def writer_bytes(self) -> int:
+        """See `Store.writer_bytes`."""
+        return WRITER_BYTES
+
     def below(self, key: str) -> BucketStore:
         """See `Store.below`."""
         return BucketStore(self.where(key))

@@ -41,6 +41,11 @@ class LocalStore:
         """See `Store.local`."""
         return self.root
 
+    @property
+    def writer_bytes(self) -> int:
+        """See `Store.writer_bytes`: what is written goes to the operating system."""
+        return 0
+
     def below(self, key: str) -> LocalStore:
         """See `Store.below`."""
         return LocalStore(self.path(key), self.durable)

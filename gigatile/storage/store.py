@@ -93,6 +93,11 @@ class Store(Protocol):
         """The directory, where it is one of this machine."""
         ...
 
+    @property
+    def writer_bytes(self) -> int:
+        """Memory that one `writer` holds at most, beside what it is given."""
+        ...
+
     def below(self, key: str) -> Store:
         """The part of the tree under a key."""
         ...
