@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, Protocol, TextIO
 
-from gigatile.cli.tally import STAGES, Snapshot, Tally
-from gigatile.events import BlockFinished, Event, PhaseStarted, RunEnded, TilesInferred
-from gigatile.units import format_bytes, format_seconds
+from gigatile.cli.account import Account, Warnings
+from gigatile.cli.progress_text import plain_line
+from gigatile.events import BlockFinished, CohortEnded, Event, RunEnded, TilesInferred, Warned
 
 Clock = Callable[[], float]
 LINE_SECONDS = 5.0
 """Least time between two plain lines."""
+RARE_SECONDS = 60.0
+"""Most of it: the longer a run takes, the rarer they become, a hundred in each time that it has taken so far."""
 TILES_SECONDS = 0.5
 """Least time between two JSON lines about tiles."""
-SHOWN_FAILURES = 5
-"""Failed blocks that are told one by one; the rest is counted."""
 
 
 class Display(Protocol):
@@ -60,13 +60,19 @@ def open_display(kind: str, stream: TextIO | None = None) -> Iterator[Display]:
 
 
 class Silence:
-    """Shows nothing but notices."""
+    """Shows nothing but notices and warnings, which are no progress."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._lock = threading.Lock()
+        self._warnings = Warnings()
 
     def __call__(self, event: Event) -> None:
-        """Show nothing."""
+        """Show nothing, unless it is a warning."""
+        if isinstance(event, Warned):
+            with self._lock:
+                for line in self._warnings.lines(event):
+                    self.notice(line.text)
 
     def notice(self, text: str) -> None:
         """One line at once."""
@@ -74,28 +80,26 @@ class Silence:
 
 
 class PlainDisplay:
-    """A line of figures every few seconds, and one for each failed block; for logs."""
+    """A line of figures every few seconds, and one for each warning and each of the first failures; for logs."""
 
     def __init__(self, stream: TextIO, clock: Clock = time.monotonic) -> None:
         self._stream, self._clock = stream, clock
         self._lock = threading.Lock()
-        self._tally = Tally(clock)
-        self._due = clock() + LINE_SECONDS
-        self._failures = Failures()
+        self._account = Account(clock)
+        self._started = clock()
+        self._due = self._started + LINE_SECONDS
         self._memory = MemoryGauge(clock)
 
     def __call__(self, event: Event) -> None:
         """Show a line if the last one is long enough ago."""
         with self._lock:
-            lines = [phase_ended(self._tally.snapshot(), event), self._failures.line(event)]
-            self._tally.add(event)
-            for line in filter(None, lines):
-                write_now(self._stream, f"gigatile: {line}\n")
+            for line in self._account.add(event):
+                self.notice(line.text)
             now = self._clock()
-            if now >= self._due or isinstance(event, RunEnded):
-                self._due = now + LINE_SECONDS
-                text = plain_line(self._tally.snapshot(), self._memory.bytes())
-                write_now(self._stream, f"gigatile: {text}\n")
+            # A cohort ends with a line of its own.
+            if isinstance(event, RunEnded) or (now >= self._due and not isinstance(event, CohortEnded)):
+                self._due = now + min(max(LINE_SECONDS, (now - self._started) / 100), RARE_SECONDS)
+                self.notice(plain_line(self._account.snapshot(), self._memory.bytes()))
 
     def notice(self, text: str) -> None:
         """One line at once."""
@@ -140,24 +144,6 @@ class JsonDisplay:
         write_now(self._stream, json.dumps(record, default=dict) + "\n")
 
 
-class Failures:
-    """Tells the first failed blocks one by one."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def line(self, event: Event) -> str:
-        """What to say of this event; nothing for most."""
-        if not isinstance(event, BlockFinished) or event.status != "failed":
-            return ""
-        self._count += 1
-        if self._count > SHOWN_FAILURES + 1:
-            return ""
-        if self._count > SHOWN_FAILURES:
-            return "more blocks failed; 'gigatile status DIR' tells all of them."
-        return f"block {event.block} failed: {' '.join(event.error.split())}"
-
-
 class MemoryGauge:
     """Resident memory of this process and its children, looked at once a second at most."""
 
@@ -185,44 +171,6 @@ class MemoryGauge:
 def event_name(event: Event) -> str:
     """``BlockFinished`` as ``block_finished``."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-
-
-def plain_line(state: Snapshot, memory_bytes: int) -> str:
-    """All figures in one line."""
-    parts = [f"{state.phase or 'starting'} {state.blocks_done}/{state.blocks_total} blocks"]
-    parts.append(f"{100 * state.fraction:.0f} %")
-    parts.append(f"{state.pixels_per_second / 1e6:.2f} Mpx/s")
-    parts.append(f"in {format_seconds(state.elapsed_seconds)}" if state.ended else f"ETA {eta(state)}")
-    parts.append(f"memory {memory(state, memory_bytes)}")
-    parts += [state.verdict] if state.verdict else []
-    parts += [f"{state.failed} failed"] if state.failed else []
-    return ", ".join(parts)
-
-
-def eta(state: Snapshot) -> str:
-    """Time until the end of the phase."""
-    return "unknown yet" if state.eta_seconds is None else format_seconds(state.eta_seconds)
-
-
-def memory(state: Snapshot, memory_bytes: int) -> str:
-    """``812 MiB of 2.0 GiB``."""
-    budget = f" of {format_bytes(state.budget_bytes)}" if state.budget_bytes else ""
-    return f"{format_bytes(memory_bytes)}{budget}"
-
-
-def stages(state: Snapshot) -> str:
-    """``read 9 %  infer 83 %  blend 3 %  write 5 %``."""
-    shares = {stage: share for stage in STAGES if (share := state.shares.get(stage, 0.0)) > 0}
-    return "  ".join(f"{stage} {100 * share:.0f} %" for stage, share in shares.items())
-
-
-def phase_ended(before: Snapshot, event: Event) -> str:
-    """What to leave behind of the prediction when the next phase starts; nothing for all other events."""
-    if not isinstance(event, PhaseStarted) or before.phase != "predict":
-        return ""
-    took = f"{before.pixels_total / 1e6:,.1f} Mpx in {format_seconds(before.phase_seconds)}"
-    verdict = f", {before.verdict}" if before.verdict else ""
-    return f"predict: {before.blocks_done} of {before.blocks_total} blocks, {took}{verdict}"
 
 
 def write_now(stream: TextIO, text: str) -> None:

@@ -6,10 +6,12 @@ import json
 import pytest
 from rich.console import Console
 
-from gigatile.cli import progress
-from gigatile.cli.progress import Failures, JsonDisplay, MemoryGauge, PlainDisplay, open_display, plain_line
+from gigatile.cli import account
+from gigatile.cli.progress import JsonDisplay, MemoryGauge, PlainDisplay, open_display
 from gigatile.cli.progress_rich import frame
-from gigatile.cli.tally import Snapshot, Tally
+from gigatile.cli.progress_text import plain_line
+from gigatile.cli.snapshot import Snapshot
+from gigatile.cli.tally import Tally
 from gigatile.events import BlockFinished, PhaseStarted, RunEnded, RunStarted, TilesInferred
 
 BUSY = {"read": 1.0, "infer": 8.0, "blend": 0.5, "write": 0.5}
@@ -181,7 +183,7 @@ def test_plain_lines_tell_of_failures_at_once_but_not_of_all(clock):
     for block in range(9):
         finish(display, block, "failed", error="cannot decode\n  tile 3")
     lines = stream.getvalue().splitlines()
-    assert len(lines) == progress.SHOWN_FAILURES + 1
+    assert len(lines) == account.SHOWN_FAILURES + 1
     assert lines[0] == "gigatile: block 0/0/0 failed: cannot decode tile 3"
     assert "more blocks failed" in lines[-1]
 
@@ -334,5 +336,5 @@ def test_a_reader_that_left_does_not_end_the_run(clock):
         display(RunEnded(True, 0))
 
 
-def test_events_that_are_no_failures_say_nothing():
-    assert Failures().line(RunEnded(True, 0)) == ""
+def test_events_that_are_no_failures_say_nothing(clock):
+    assert account.Account(clock).add(RunEnded(True, 0)) == []
