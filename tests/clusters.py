@@ -69,6 +69,10 @@ class SeparateCluster:
         self.workers.append(process)
         return process
 
+    def alive(self) -> list[subprocess.Popen[bytes]]:
+        """Workers that have not ended."""
+        return [worker for worker in self.workers if worker.poll() is None]
+
     def log(self, command: str) -> str:
         """What a command has printed so far."""
         return (self._folder / f"{command}.log").read_text()

@@ -1,5 +1,6 @@
 """Every kind of executor, started once for the folder."""
 
+import gc
 from contextlib import contextmanager
 
 import cloudpickle
@@ -45,3 +46,11 @@ def executor(kind, tmp_path_factory):
 @pytest.fixture(scope="session")
 def workers(kind):
     return WORKERS[kind]
+
+
+@pytest.fixture
+def abandoned_clients_are_collected():
+    """A `Client` whose constructor raised takes distributed's lock of loops as it is collected; were that to happen
+    in the thread of the next loop, whose starter holds the lock, that one would not start."""
+    yield
+    gc.collect()

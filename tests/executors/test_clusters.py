@@ -47,9 +47,34 @@ def started(cluster):
         cluster.close()
 
 
-def test_a_scheduler_file_is_an_address(tmp_path):
-    with started(SeparateCluster(tmp_path, workers=1, threads=1)) as cluster, existing_cluster(cluster.file) as client:
-        assert carry(DaskExecutor(client), range(5), nap(0)).results == [cluster.workers[0].pid] * 5
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Two workers with a limit and a device each."""
+    with started(SeparateCluster(tmp_path_factory.mktemp("plain"), workers=0, threads=1)) as cluster:
+        options = ("--no-nanny", "--no-dashboard", "--nthreads", "1", "--memory-limit", "3GiB")
+        for device in ("0", "1"):
+            cluster.workers.append(
+                cluster.start("worker", cluster.address, *options, env={"CUDA_VISIBLE_DEVICES": device})
+            )
+        cluster.wait_for_workers(2)
+        yield cluster
+
+
+def test_a_scheduler_file_is_an_address(plain):
+    with existing_cluster(plain.file) as client:
+        work = carry(DaskExecutor(client), range(100), nap(0.01), policy=ONE_BY_ONE)
+    assert set(work.results) == {worker.pid for worker in plain.workers}
+
+
+def test_the_memory_limit_of_each_worker_is_known(plain):
+    with existing_cluster(plain.address) as client:
+        assert worker_limits(client) == [3 << 30] * 2
+
+
+def test_a_worker_started_for_a_device_sees_that_device(plain):
+    with existing_cluster(plain.address) as client:
+        work = carry(DaskExecutor(client), range(100), environment("CUDA_VISIBLE_DEVICES"), policy=ONE_BY_ONE)
+    assert {device for _, device in work.results} == {"0", "1"}
 
 
 def test_a_scheduler_file_that_is_not_there_is_a_usage_error(tmp_path):
@@ -57,6 +82,7 @@ def test_a_scheduler_file_that_is_not_there_is_a_usage_error(tmp_path):
         pass
 
 
+@pytest.mark.usefixtures("abandoned_clients_are_collected")
 @pytest.mark.parametrize("content", ["", "no json", "{}", "[1]", '{"address": 7}', '{"address": "nonsense"}'])
 def test_a_file_that_is_no_scheduler_file_is_a_usage_error(tmp_path, content):
     (tmp_path / "scheduler.json").write_text(content)
@@ -104,6 +130,7 @@ def test_work_is_done_over_tls_with_real_certificates(tls_cluster, certificates)
         assert work.results == [tls_cluster.workers[0].pid] * 20
 
 
+@pytest.mark.usefixtures("abandoned_clients_are_collected")
 def test_tls_without_certificates_says_where_to_give_them(tls_cluster):
     with pytest.raises(UsageError) as raised, existing_cluster(tls_cluster.address):
         pass
@@ -111,6 +138,7 @@ def test_tls_without_certificates_says_where_to_give_them(tls_cluster):
     assert "DASK_DISTRIBUTED__COMM__TLS__CA_FILE" in raised.value.fix
 
 
+@pytest.mark.usefixtures("abandoned_clients_are_collected")
 def test_certificates_of_another_authority_are_refused(tls_cluster, certificates, monkeypatch):
     monkeypatch.setattr("gigatile.executors.clusters.ANSWER_SECONDS", 2)
     with known(certificates, "foreign"), pytest.raises(UsageError) as raised, existing_cluster(tls_cluster.address):
@@ -165,16 +193,6 @@ def test_each_process_of_a_machine_with_two_devices_sees_one_of_them():
         assert sorted(seen(client).values()) == ["0", "GPU-7f3a"]
 
 
-def test_a_worker_started_for_a_device_sees_that_device(tmp_path):
-    with started(SeparateCluster(tmp_path, workers=0, threads=1)) as cluster:
-        for device in ("0", "1"):
-            cluster.add_worker(env={"CUDA_VISIBLE_DEVICES": device})
-        cluster.wait_for_workers(2)
-        with existing_cluster(cluster.address) as client:
-            work = carry(DaskExecutor(client), range(100), environment("CUDA_VISIBLE_DEVICES"), policy=ONE_BY_ONE)
-    assert {device for _, device in work.results} == {"0", "1"}
-
-
 @pytest.mark.parametrize(
     ("value", "devices"),
     [("0,1", ("0", "1")), (" 2 , GPU-ab ", ("2", "GPU-ab")), ("", ()), ("-1", ()), ("0", ("0",))],
@@ -193,17 +211,6 @@ def test_without_a_choice_all_devices_that_nvidia_smi_lists_are_used(monkeypatch
     assert visible_devices() == ("0", "1")
     monkeypatch.setenv("PATH", "/nowhere")
     assert visible_devices() == ()
-
-
-def test_the_memory_limit_of_each_worker_is_known(tmp_path):
-    with started(SeparateCluster(tmp_path, workers=0, threads=1)) as cluster:
-        limited = cluster.start("worker", cluster.address, "--no-nanny", "--no-dashboard", "--memory-limit", "3GiB")
-        try:
-            cluster.wait_for_workers(1)
-            with existing_cluster(cluster.address) as client:
-                assert worker_limits(client) == [3 << 30]
-        finally:
-            kill(limited)
 
 
 def test_clusters_are_started_without_a_terminals_interrupts_reaching_them():

@@ -267,7 +267,9 @@ def test_a_job_is_unpacked_and_prepared_once_a_worker_and_left_at_the_end(execut
 
     carry(executor, range(50), Job(slowly(0.002)), policy=ONE_BY_ONE)
     deadline = time.monotonic() + 20
-    while sum("rested" in path.name for path in tmp_path.iterdir()) < workers and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if sum(path.stat().st_size for path in tmp_path.iterdir() if "rested" in path.name) >= workers:
+            break
         time.sleep(0.05)
     counts = Counter(path.name.split()[1] for path in tmp_path.iterdir())
     assert counts == {"unpacked": workers, "prepared": workers, "rested": workers}
