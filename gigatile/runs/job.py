@@ -46,8 +46,10 @@ class BlockJob:
 
         # The plan is unpickled only once the worker knows where the model's files are.
         plan = cloudpickle.dumps(self.plan)
-        others = ("directory", "pending", "token", "planned_with")
-        return _arrived, (plan, self.shipment, {name: getattr(self, name) for name in others})
+        others = ("directory", "token", "planned_with")
+        # A bit a block, so that the job of a million blocks travels with the message that brings it.
+        pending = np.packbits(self.pending), self.pending.shape
+        return _arrived, (plan, self.shipment, pending, {name: getattr(self, name) for name in others})
 
     def prepare(self) -> Sequence[str]:
         """See `Job.prepare`: the model is loaded by now; is the run directory the same one here?"""
@@ -111,7 +113,14 @@ class BlockJob:
             return self._engine, self._ledger
 
 
-def _arrived(plan: bytes, shipment: Shipment | None, fields: dict[str, Any]) -> BlockJob:
+def _arrived(
+    plan: bytes,
+    shipment: Shipment | None,
+    pending: tuple[npt.NDArray[np.uint8], tuple[int, int]],
+    fields: dict[str, Any],
+) -> BlockJob:
     if shipment is not None:
         offer(shipment)
-    return BlockJob(pickle.loads(plan), shipment=shipment, **fields)
+    bits, (rows, cols) = pending
+    mask = np.unpackbits(bits, count=rows * cols).astype(bool).reshape(rows, cols)
+    return BlockJob(pickle.loads(plan), pending=mask, shipment=shipment, **fields)
