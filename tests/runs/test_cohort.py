@@ -1,0 +1,201 @@
+"""Many images as one run: a directory each, one queue, and nothing that one image does ends the others."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gigatile as gt
+from gigatile.errors import Cancelled, RunRefused
+from gigatile.events import BlockFinished, CohortEnded, ImageEnded, ImageStarted
+from gigatile.plans.build import shared
+from gigatile.runs.cohort import run_cohort
+from gigatile.runs.inputs import resolve_inputs
+from gigatile.runs.summary import Summary
+from gigatile.storage.store import open_store
+from tests.small_runs import TILING, fingerprints, finished, noise, write_conv, write_models, write_zarr
+
+IMAGES = {"a": (330, 400), "b": (90, 90), "c": (200, 300)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three images, and what each gives when it is run alone."""
+    folder = tmp_path_factory.mktemp("cohort")
+    write_models(folder)
+    write_conv(folder / "conv.onnx")
+    (folder / "slides").mkdir()
+    for seed, (name, shape) in enumerate(IMAGES.items()):
+        write_zarr(folder / "slides" / f"{name}.zarr", noise(shape, seed))
+        gt.run(planner(folder)(folder / "slides" / f"{name}.zarr"), folder / "alone" / name, durable=False)
+    return folder
+
+
+def planner(folder, model="conv.onnx", **options):
+    loaded = gt.load_model(str(folder / model))
+
+    def make_plan(entry):
+        return gt.plan(gt.open(getattr(entry, "image", entry)), loaded, TILING, **{"memory": "3GiB", **options})
+
+    return make_plan
+
+
+def run(folder, out, make_plan=None, images=None, **how):
+    """Run a cohort; returns its result and what was told."""
+    told = []
+    entries = resolve_inputs([str(path) for path in images or [folder / "slides"]]).entries
+    make_plan = make_plan or planner(folder)
+    result = run_cohort(entries, make_plan, out, durable=False, on_event=told.append, **how)
+    return result, told
+
+
+def states(out):
+    return {row.name: row.state for row in Summary.open(open_store(out)).rows}
+
+
+@pytest.mark.parametrize("how", [{"workers": 1}, {"workers": 3}, {"executor": "processes", "workers": 2}])
+def test_each_image_gives_what_it_gives_alone(folder, tmp_path, how):
+    result, told = run(folder, tmp_path / "out", **how)
+    assert (result.complete, result.failed) == (3, 0)
+    for name in IMAGES:
+        assert fingerprints(tmp_path / "out" / name) == fingerprints(folder / "alone" / name)
+        assert set(finished(tmp_path / "out" / name).values()) == {1}
+    assert {event.image for event in told if isinstance(event, BlockFinished)} == set(IMAGES)
+    assert told[-1] == CohortEnded(3, 0)
+
+
+def test_processes_are_started_once_for_all_images(folder, tmp_path):
+    run(folder, tmp_path / "out", executor="processes", workers=2)
+    writers = {path.name.split("-")[-2] for path in (tmp_path / "out").glob("*/ledger/*")}
+    assert len(writers) <= 3, "two workers and the client"
+
+
+def test_a_bad_image_does_not_end_the_others(folder, tmp_path):
+    broken = tmp_path / "broken.tif"
+    broken.write_bytes((b"II*\0" + bytes(60)) * 3)
+    result, told = run(folder, tmp_path / "out", images=[folder / "slides", broken])
+    assert (result.complete, result.failed) == (3, 1)
+    assert states(tmp_path / "out") == {"a": "complete", "b": "complete", "c": "complete", "broken": "failed"}
+    (ended,) = [event for event in told if isinstance(event, ImageEnded) and event.image == "broken"]
+    assert "broken.tif" in ended.error
+
+
+def test_an_image_whose_blocks_fail_does_not_end_the_others_and_is_done_again_when_asked(folder, tmp_path):
+    pixels = noise((200, 200), seed=9)
+    pixels[190, 190] = 255
+    spoiled = write_zarr(tmp_path / "spoiled.zarr", pixels)
+    (folder / "broken").write_text("")
+    try:
+        images = [folder / "slides", spoiled]
+        result, _ = run(folder, tmp_path / "out", planner(folder, "models.py:fragile"), images)
+        assert (result.complete, result.failed) == (3, 1)
+        assert states(tmp_path / "out")["spoiled"] == "partial"
+    finally:
+        (folder / "broken").unlink()
+    result, _ = run(folder, tmp_path / "out", planner(folder, "models.py:fragile"), images, existing="retry-failed")
+    assert (result.complete, result.failed) == (4, 0)
+
+
+def test_a_directory_that_holds_another_run_is_refused_and_the_others_go_on(folder, tmp_path):
+    run(folder, tmp_path / "out", images=[folder / "slides" / "a.zarr"])
+    result, told = run(folder, tmp_path / "out", planner(folder, output="probabilities"))
+    assert (result.complete, result.failed) == (2, 1)
+    assert states(tmp_path / "out") == {"a": "refused", "b": "complete", "c": "complete"}
+    (ended,) = [event for event in told if isinstance(event, ImageEnded) and event.state == "refused"]
+    assert "output" in ended.error
+
+
+def test_images_may_be_added_later_and_nothing_is_done_again(folder, tmp_path):
+    run(folder, tmp_path / "out", images=[folder / "slides" / "a.zarr", folder / "slides" / "b.zarr"])
+    before = fingerprints(tmp_path / "out" / "a"), finished(tmp_path / "out" / "a")
+    _, told = run(folder, tmp_path / "out")
+    assert {event.image for event in told if isinstance(event, BlockFinished)} == {"c"}
+    assert (fingerprints(tmp_path / "out" / "a"), finished(tmp_path / "out" / "a")) == before
+    assert set(states(tmp_path / "out").values()) == {"complete"}
+
+
+def test_the_last_block_of_an_image_does_not_keep_lanes_from_the_next(folder, tmp_path):
+    """The first image has one block, which does not end before one of the second is done."""
+    other = threading.Event()
+    first = write_zarr(tmp_path / "1.zarr", np.full((60, 60, 3), 7, np.uint8))
+    second = write_zarr(tmp_path / "2.zarr", np.full((200, 200, 3), 9, np.uint8))
+
+    def patient(batch):
+        if batch.max() * 255 > 8:
+            other.set()
+        elif batch.max() > 0:
+            assert other.wait(60), "the next image was kept waiting"
+        return batch[:, :1]
+
+    def make_plan(entry):
+        return gt.plan(gt.open(entry.image), model, TILING, memory="3GiB")
+
+    model = gt.load_model(patient)
+    result, told = run(folder, tmp_path / "out", make_plan, [first, second], workers=2)
+    assert result.complete == 2
+    told = [event for event in told if isinstance(event, ImageStarted | ImageEnded)]
+    assert [type(event).__name__ for event in told[:2]] == ["ImageStarted", "ImageStarted"]
+
+
+def test_an_image_that_needs_the_whole_budget_has_the_process_for_itself(folder, tmp_path):
+    plan = planner(folder)(folder / "slides" / "a.zarr")
+    assert shared(plan, 2) is not None
+    tight = planner(folder, memory=plan.memory.projected_bytes + 2**20)
+    assert shared(tight(folder / "slides" / "a.zarr"), 2) is None
+    result, told = run(folder, tmp_path / "out", tight, workers=2)
+    assert result.complete == 3
+    order = [type(event).__name__ for event in told if isinstance(event, ImageStarted | ImageEnded)]
+    assert order == ["ImageStarted", "ImageEnded"] * 3
+
+
+def test_a_stopped_cohort_is_finished_by_the_same_call(folder, tmp_path):
+    stop = threading.Event()
+    told = []
+
+    def on_event(event):
+        told.append(event)
+        if sum(isinstance(e, BlockFinished) for e in told) == 3:
+            stop.set()
+
+    entries = resolve_inputs([str(folder / "slides")]).entries
+    make_plan = planner(folder, "models.py:sleepy")
+    with pytest.raises(Cancelled):
+        run_cohort(entries, make_plan, tmp_path / "out", durable=False, workers=1, on_event=on_event, stop=stop)
+    assert "complete" not in set(states(tmp_path / "out").values()) or len(set(states(tmp_path / "out").values())) > 1
+    result = run_cohort(entries, make_plan, tmp_path / "out", durable=False, workers=2)
+    assert result.complete == 3
+    for name in IMAGES:
+        assert set(finished(tmp_path / "out" / name).values()) == {1}
+
+
+def test_a_directory_in_which_a_cohort_works_is_refused_to_a_second(folder, tmp_path):
+    store = open_store(tmp_path / "out")
+    with store.lock("lock"), pytest.raises(RunRefused, match=str(os.getpid())):
+        run(folder, tmp_path / "out")
+
+
+def test_a_model_class_is_made_once_a_lane_and_not_once_an_image(folder, tmp_path):
+    (tmp_path / "counted.py").write_text(
+        "from pathlib import Path\n"
+        "class Model:\n"
+        "    def __init__(self):\n"
+        "        with Path(__file__).with_name('made').open('a') as file: file.write('.')\n"
+        "    def __call__(self, batch):\n"
+        "        return batch[:, :1]\n"
+    )
+    result, _ = run(folder, tmp_path / "out", planner(tmp_path, "counted.py:Model"), [folder / "slides"], workers=2)
+    assert result.complete == 3
+    assert len((tmp_path / "made").read_text()) <= 2
+
+
+def test_nothing_is_left_of_a_cohort_in_the_process(folder, tmp_path):
+    threads = set(threading.enumerate())
+    run(folder, tmp_path / "out", workers=2)
+    deadline = time.monotonic() + 10
+    while {t for t in set(threading.enumerate()) - threads if not t.name.startswith("gigatile-decode")}:
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.05)
+    assert [str(path) for path in Path(tmp_path / "out").rglob("*.tmp")] == []
