@@ -112,7 +112,10 @@ def cohort_ended(state: Snapshot, images: ImagesSnapshot) -> str:
     """What became of all images, in one line."""
     parts = [f"{images.complete} of {counted(images.total, 'image')} complete{earlier(images.resumed)}"]
     parts += [f"failed: {failures(state)}"] if failures(state) else []
-    parts.append(f"{pixels(state)} in {format_seconds(state.elapsed_seconds)}")
+    # What this run did, so that the speed is its own.
+    mpx = (state.pixels_done - images.pixels_before) / 1e6
+    mean = mpx / max(state.elapsed_seconds, 1e-9)
+    parts.append(f"{mpx:,.1f} Mpx in {format_seconds(state.elapsed_seconds)} ({mean:.2f} Mpx/s)")
     parts += [state.verdict] if state.verdict else []
     hint = "; 'gigatile status DIR' tells what failed" if images.failed + images.refused else ""
     return ", ".join(parts) + hint

@@ -31,6 +31,8 @@ class ImagesSnapshot:
     refused: int = 0
     unplanned: int = 0
     """Images of which nothing is known yet: their pixels are guessed from the others."""
+    pixels_before: float = 0.0
+    """Of what is done, pixels of blocks that earlier runs finished, about."""
     active: tuple[ActiveImage, ...] = ()
     """All that are being worked on, in the order in which they began."""
 

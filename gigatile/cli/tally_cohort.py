@@ -146,6 +146,7 @@ class CohortTally:
             failed=failed,
             refused=refused,
             unplanned=0 if self._end else unplanned,
+            pixels_before=self._pixels_before,
             active=tuple(
                 ActiveImage(name, image.reached, image.plan.blocks, image.in_pyramid)
                 for name, image in self._active.items()
