@@ -290,6 +290,15 @@ class TestPlain:
             "1.0 Mpx in 8.0s (0.12 Mpx/s), limited by: infer 80 %; 'gigatile status DIR' tells what failed\n"
         )
 
+    def test_a_cohort_in_which_nothing_was_left_to_do_has_no_speed(self, clock):
+        display, stream = plain(clock)
+        display(CohortStarted("out", 1, 2, 2**30))
+        plan(display, "a", blocks=3, finished=3)
+        display(ImageEnded("a", "complete"))
+        clock.now += 2
+        display(CohortEnded(1, 0))
+        assert stream.getvalue() == "gigatile: 1 of 1 image complete (1 by an earlier run), in 2.0s\n"
+
     def test_the_first_bad_images_are_told_with_their_reason_and_the_rest_counted(self, clock):
         display, stream = plain(clock)
         display(CohortStarted("out", 20, 2, 2**30))
