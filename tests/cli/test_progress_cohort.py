@@ -121,6 +121,17 @@ class TestFigures:
         assert state.pixels_total == pytest.approx((10 + 30 + 20 + 20) * BLOCK)
         assert state.eta_seconds == pytest.approx((5 + 30 + 20 + 20) * 2)
 
+    def test_a_pyramid_in_between_lowers_the_speed_of_now_and_hardly_moves_the_time_left(self, clock):
+        counted = tally(clock, images=1)
+        plan(counted.add, "a", blocks=2000)
+        for block in range(1000):
+            clock.now += 1
+            finish(counted.add, "a", block)
+        clock.now += 30
+        state = counted.snapshot()
+        assert state.pixels_per_second < 0.1 * BLOCK
+        assert state.eta_seconds == pytest.approx(1000, rel=0.1)
+
     def test_refused_images_are_not_waited_for(self, clock):
         counted = tally(clock, images=3)
         plan(counted.add, "a")
