@@ -26,6 +26,8 @@ class SeparateCluster:
         For both commands.
     env : mapping
         In addition to the environment of this process.
+    nanny : bool
+        Whether workers that die are started again.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class SeparateCluster:
         threads: int,
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
+        nanny: bool = False,
     ) -> None:
+        self._nanny = nanny
         self._folder, self._threads, self._options = folder, threads, tuple(options)
         self._env = {**os.environ, **(env or {})}
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +66,7 @@ class SeparateCluster:
         """Start one more worker; it is not waited for."""
         number = len(self.workers)
         process = self.start(
-            "worker", self.address, "--no-nanny", "--no-dashboard", "--nthreads", str(self._threads),
+            "worker", self.address, "--nanny" if self._nanny else "--no-nanny", "--no-dashboard", "--nthreads", str(self._threads),
             "--memory-limit", "0", "--name", str(number), "--local-directory", str(self._folder / str(number)),
             *self._options, env=env,
         )  # fmt: skip
@@ -115,9 +119,11 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def separate_cluster(folder: Path, workers: int = 2, threads: int = 2) -> Iterator[SeparateCluster]:
+def separate_cluster(
+    folder: Path, workers: int = 2, threads: int = 2, *, nanny: bool = False
+) -> Iterator[SeparateCluster]:
     """A cluster that ends with the block, whatever happens in it."""
-    cluster = SeparateCluster(folder, workers, threads)
+    cluster = SeparateCluster(folder, workers, threads, nanny=nanny)
     try:
         cluster.wait_for_workers(workers)
         yield cluster

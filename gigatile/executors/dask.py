@@ -60,8 +60,8 @@ class _Seat:
     """Tasks that wait for their job."""
     running: dict[Any, Task[Any]] = field(default_factory=dict)
     """Futures of those that were handed over."""
-    excluded: GigatileError | None = None
-    """Why it is of no use."""
+    refused: dict[str, GigatileError] = field(default_factory=dict)
+    """Jobs that it cannot do, and why."""
 
 
 class DaskExecutor:
@@ -174,12 +174,12 @@ class _Dispatcher:
 
     def _fill(self, address: str, seat: _Seat) -> None:
         """Hand a worker as many tasks as it has room for."""
-        while seat.open and seat.excluded is None and len(seat.running) + len(seat.waiting) < WINDOW:
+        while seat.open and len(seat.running) + len(seat.waiting) < WINDOW:
             held = [*seat.running.values(), *seat.waiting]
             # What another worker has done meanwhile may hang: whatever follows it would hang behind it.
             if any(task.alone or not self._work.matters(task) for task in held):
                 return
-            task = self._work.take(address, idle=not held)
+            task = self._work.take(address, idle=not held, without=seat.refused.keys())
             if task is None:
                 return
             if task.job in seat.ready:
@@ -284,10 +284,10 @@ class _Dispatcher:
                 # What is spread by the workers may have gone with the one that held it: it is brought again.
                 self._payloads.pop(job, None)
             else:
-                self._exclude(address, seat, answer.error)
+                self._refuse(address, seat, job, answer.error)
             for task in waiting:
                 self._work.given_back(task, address)
-            self._check_use()
+            self._check_use(job)
             return
         prepared: worker.Prepared = answer.value
         self._taken_in.add(job)
@@ -307,7 +307,7 @@ class _Dispatcher:
             else:
                 self._work.given_back(task, address)
 
-    def _exclude(self, address: str, seat: _Seat, error: Exception) -> None:
+    def _refuse(self, address: str, seat: _Seat, job: str, error: Exception) -> None:
         """A worker cannot do the job, for a reason that it gave or, without gigatile or in another version, did not."""
         if not isinstance(error, GigatileError):
             cause, error = (
@@ -320,14 +320,17 @@ class _Dispatcher:
                 ),
             )
             error.__cause__ = cause
-        seat.excluded = error
-        self._callbacks.warn(f"worker {address} is not used: {error}")
+        seat.refused[job] = error
+        note = f"worker {address} is not used: {error}"
+        if note not in self._noted:
+            self._noted.add(note)
+            self._callbacks.warn(note)
 
-    def _check_use(self) -> None:
-        """End the run where every worker that is there is of no use."""
-        reasons = [seat.excluded for seat in self._seats.values()]
+    def _check_use(self, job: str) -> None:
+        """Give a job up that no worker which is there can do."""
+        reasons = [seat.refused.get(job) for seat in self._seats.values()]
         if reasons and all(reasons):
-            raise reasons[0] or _scheduler_gone("no worker")
+            self._work.refused(job, reasons[0] or _scheduler_gone("no worker"))
 
     def _gone(self, address: str) -> None:
         """A worker died or was taken away."""

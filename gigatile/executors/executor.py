@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from gigatile.errors import BlockError, Cancelled
+from gigatile.errors import BlockError, Cancelled, GigatileError
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
@@ -82,7 +82,7 @@ class Work(Protocol):
         """Whether nothing is left, and nothing in flight matters any more."""
         ...
 
-    def take(self, worker: str, *, idle: bool) -> Task[Any] | None:
+    def take(self, worker: str, *, idle: bool, without: Collection[str] = ()) -> Task[Any] | None:
         """The next task for a worker; None: nothing for it now.
 
         Parameters
@@ -91,7 +91,13 @@ class Work(Protocol):
             Anything that is the same for the same process.
         idle : bool
             Whether it has nothing else in hand.
+        without : collection of str
+            Jobs that it cannot do.
         """
+        ...
+
+    def refused(self, job: str, error: GigatileError) -> None:
+        """No worker can do a job: raise the error, or go on with the others."""
         ...
 
     def job(self, token: str) -> Job[Any]:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
@@ -103,17 +103,27 @@ class CohortWork:
         """See `Work.job`."""
         return self._active[token].run.job(token)
 
-    def take(self, worker: str, *, idle: bool) -> Task[Any] | None:
+    def take(self, worker: str, *, idle: bool, without: Collection[str] = ()) -> Task[Any] | None:
         """See `Work.take`: images are finished in the order in which they came, as far as that keeps all busy."""
         self._admit()
         for active in list(self._active.values()):
             if not self._has_room(active, worker):
                 continue
-            task = active.run.take(worker, idle=idle)
+            task = active.run.take(worker, idle=idle, without=without)
             if task is not None:
                 active.workers.add(worker)
                 return task
         return None
+
+    def refused(self, job: str, error: GigatileError) -> None:
+        """See `Work.refused`: the other images go on, unless it is the storage that they share."""
+        active = self._active.pop(job, None)
+        if active is None:
+            return
+        active.stack.close()
+        if isinstance(error, StorageError):
+            raise error
+        self._report.refused(active.entry, error)
 
     def done(self, task: Task[Any], worker: str, outcome: Outcome) -> None:
         """See `Work.done`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gigatile.engine.block import BlockKey, BlockRecord, failed_record
-from gigatile.errors import StorageError
+from gigatile.errors import GigatileError, StorageError
 from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunStarted, ignore
 from gigatile.executors.executor import Failure, Job, Outcome, Task
 from gigatile.executors.queue import Deaths, Policy, Queue, poison
@@ -136,9 +136,15 @@ class RunWork:
         assert self._job is not None, "not begun"
         return self._job
 
-    def take(self, worker: str, *, idle: bool) -> Task[BlockKey] | None:
+    def take(self, worker: str, *, idle: bool, without: Collection[str] = ()) -> Task[BlockKey] | None:
         """See `Work.take`."""
-        return None if self._queue is None else self._queue.take(worker, idle=idle)
+        if self._queue is None or self._token in without:
+            return None
+        return self._queue.take(worker, idle=idle)
+
+    def refused(self, job: str, error: GigatileError) -> None:
+        """See `Work.refused`."""
+        raise error
 
     def done(self, task: Task[BlockKey], worker: str, outcome: Outcome) -> None:
         """See `Work.done`."""

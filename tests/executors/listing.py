@@ -27,7 +27,12 @@ class OneQueue:
         assert token == "job"
         return self._job
 
-    def take(self, worker, *, idle):
+    def refused(self, job, error):
+        raise error
+
+    def take(self, worker, *, idle, without=()):
+        if "job" in without:
+            return None
         task = self.queue.take(worker, idle=idle)
         if task is not None:
             self.taken.update(task.keys)

@@ -355,7 +355,7 @@ def test_jobs_of_many_images_come_and_go_in_a_worker(local):
 
         finished = property(lambda self: all(part.finished for part in self.parts.values()))
 
-        def take(self, worker, *, idle):
+        def take(self, worker, *, idle, without=()):
             return next(filter(None, (self.parts[next(self.turn)].take(worker, idle=idle) for _ in "abc")), None)
 
         def job(self, token):

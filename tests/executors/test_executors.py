@@ -190,7 +190,7 @@ class Broken(OneQueue):
             raise ZeroDivisionError("the display is broken")
         super().done(*words)
 
-    def take(self, worker, *, idle):
+    def take(self, worker, *, idle, without=()):
         if self._method == "take" and sum(self.taken.values()) >= 3:
             raise ZeroDivisionError("the grid is broken")
         return super().take(worker, idle=idle)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import gigatile as gt
 from gigatile.errors import Cancelled, RunRefused
@@ -149,6 +150,25 @@ def test_an_image_that_needs_the_whole_budget_has_the_process_for_itself(folder,
     assert result.complete == 3
     order = [type(event).__name__ for event in told if isinstance(event, ImageStarted | ImageEnded)]
     assert order == ["ImageStarted", "ImageEnded"] * 3
+
+
+def test_an_image_that_no_worker_can_read_does_not_end_the_others(folder, tmp_path):
+    gone = tmp_path / "gone.tif"
+    tifffile.imwrite(gone, noise((200, 200)), tile=(64, 64), photometric="rgb")
+    plan_one = planner(folder)
+
+    def make_plan(entry):
+        plan = plan_one(entry)
+        if entry.name == "gone":
+            gone.unlink()  # the client has it open; to workers its path means nothing
+        return plan
+
+    images = [gone, folder / "slides" / "a.zarr"]
+    result, told = run(folder, tmp_path / "out", make_plan, images, executor="processes", workers=2)
+    assert (result.complete, result.failed) == (1, 1)
+    assert states(tmp_path / "out") == {"gone": "failed", "a": "complete"}
+    (ended,) = [event for event in told if isinstance(event, ImageEnded) and event.image == "gone"]
+    assert "gone.tif" in ended.error and "no such file" in ended.error
 
 
 def test_a_stopped_cohort_is_finished_by_the_same_call(folder, tmp_path):
