@@ -35,11 +35,12 @@ class SeparateCluster:
         folder: Path,
         workers: int,
         threads: int,
+        *,
         options: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         nanny: bool = False,
     ) -> None:
-        self._nanny = nanny
+        self._nanny = "--nanny" if nanny else "--no-nanny"
         self._folder, self._threads, self._options = folder, threads, tuple(options)
         self._env = {**os.environ, **(env or {})}
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ class SeparateCluster:
         """Start one more worker; it is not waited for."""
         number = len(self.workers)
         process = self.start(
-            "worker", self.address, "--nanny" if self._nanny else "--no-nanny", "--no-dashboard", "--nthreads", str(self._threads),
+            "worker", self.address, self._nanny, "--no-dashboard", "--nthreads", str(self._threads),
             "--memory-limit", "0", "--name", str(number), "--local-directory", str(self._folder / str(number)),
             *self._options, env=env,
         )  # fmt: skip

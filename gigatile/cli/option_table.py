@@ -184,7 +184,6 @@ OPTIONS = (
         "threads|processes|tcp://..|tls://..",
         "who does the work (default: threads)",
         v.executor,
-        works=("threads", "processes", "tcp://...", "tls://..."),
     ),
     Option("cost", "scheduler_file", "F", "file that names a Dask scheduler", v.as_text),
     Option(

@@ -78,6 +78,7 @@ def _run_one(options: RunOptions, place: str) -> int:
 
 def _run_many(options: RunOptions, inputs: Inputs, place: str) -> int:
     from gigatile.cli.request import make_plan, read_model
+    from gigatile.machine import available_bytes
     from gigatile.runs.cohort import CohortResult, run_cohort
 
     # Once for all of them; and a model that cannot be loaded is no fault of the images.
@@ -97,6 +98,7 @@ def _run_many(options: RunOptions, inputs: Inputs, place: str) -> int:
             durable=options.durable,
             on_event=on_event,
             stop=stop,
+            budget_bytes=options.memory or available_bytes() // 2,
         )
 
     result, code = _watched(carry_out, options, place)

@@ -64,6 +64,7 @@ def run_cohort(
     durable: bool = True,
     on_event: OnEvent = ignore,
     stop: Signal | None = None,
+    budget_bytes: int = 0,
 ) -> CohortResult:
     """Carry out a plan for each of many images, each in ``out/<name>``; one bad image does not end the others.
 
@@ -77,6 +78,8 @@ def run_cohort(
         The directory of the cohort; images of earlier runs in it stay.
     executor, workers, existing, durable, on_event, stop
         As for `gigatile.run`; `existing` is about each image's directory.
+    budget_bytes : int
+        What the plans were made for, to be shown.
 
     Raises
     ------
@@ -96,17 +99,17 @@ def run_cohort(
         teller = _Teller(store, summary, on_event)
         prepare = _Prepare(store, make_plan, carrier, existing, teller)
         limits = _limits(carrier)
-        with summary, CohortWork(iter(_undone(entries)), prepare, teller, limits) as work:
-            on_event(CohortStarted(store.name, len(entries), lanes := _lanes(carrier), 0))
+        lanes = _lanes(carrier)
+        on_event(CohortStarted(store.name, len(entries), lanes, budget_bytes))
+        for entry in entries:
+            if entry.problem:
+                on_event(ImageEnded(entry.name, "failed", entry.problem))
+        undone = (entry for entry in entries if not entry.problem)
+        with summary, CohortWork(undone, prepare, teller, limits) as work:
             carrier.carry(work, lanes, callbacks(on_event, stop))
         complete = sum(summary[entry.name].state == "complete" for entry in entries)
         on_event(CohortEnded(complete, len(entries) - complete))
     return CohortResult(store.name, complete, len(entries) - complete)
-
-
-def _undone(entries: Sequence[InputEntry]) -> Sequence[InputEntry]:
-    """Those that can be tried; what is wrong with the others the summary knows."""
-    return [entry for entry in entries if not entry.problem]
 
 
 def _lanes(carrier: Carrier) -> int:

@@ -32,7 +32,6 @@ from gigatile.runs.shards import missing_shards
 from gigatile.runs.status import seam_map, totals
 from gigatile.runs.versions import versions
 
-
 COMPACT_EVERY = 1_000
 """Tasks after which the ledger of a bucket is put together again."""
 _SPAN = 4096

@@ -91,9 +91,15 @@ class _Held:
             found = self._look()
             if found is None:  # given back and removed between the two
                 version = self._put(self._owner, "create")
-            elif found[0].token in ("", self._owner.token) or _is_gone(found[0]) or self._unseen(*found):
-                begin = _now()
-                version = self._put(self._owner, found[1])
+                continue
+            owner = found[0]
+            if owner.token not in ("", self._owner.token) and not _is_gone(owner):
+                if owner.machine == _machine():
+                    raise self._refused(owner, "which is alive on this machine")
+                if not self._unseen(*found):
+                    continue
+            begin = _now()
+            version = self._put(self._owner, found[1])
         self._version, self._renewed = version, begin
 
     def keep(self) -> None:
@@ -156,14 +162,17 @@ class _Held:
             if found is None or found[0].token == "":
                 return False
             if found[1] != version:
-                raise RunRefused(
-                    self._where.rpartition("/")[0],
-                    expected="a directory in which no other run works",
-                    found=f"a live run ({found[0]}), which renewed its lock just now",
-                    fix="Wait for it, stop it, or choose another -o DIR. If it dies without giving the lock back, it "
-                    f"is believed to live for {self._times.believed_s:g} s more.",
-                )
+                raise self._refused(found[0], "which renewed its lock just now")
         return True
+
+    def _refused(self, owner: _Owner, sign: str) -> RunRefused:
+        return RunRefused(
+            self._where.rpartition("/")[0],
+            expected="a directory in which no other run works",
+            found=f"a live run ({owner}), {sign}",
+            fix="Wait for it, stop it, or choose another -o DIR. If it dies without giving the lock back, another "
+            f"machine believes it to live for {self._times.believed_s:g} s more.",
+        )
 
     def _look(self) -> tuple[_Owner, _Version] | None:
         """The owner of now and the version of its object; None where there is none."""

@@ -117,7 +117,6 @@ LATER = (
     "--task detect", "--task instances", "--pixel-size 0.5",
     "--source-pixel-size 0.5", "--roi 0,0,9,9", "--mask tissue", "--mask m.tif",
     "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
-    "--scheduler-file s.json", "--on-bad-chunk fill", "--executor tls://a:1",
 )  # fmt: skip
 
 

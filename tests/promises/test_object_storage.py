@@ -11,7 +11,7 @@ import pytest
 from tests.clusters import separate_cluster
 from tests.faulty_proxy import Faults, faulty_proxy
 from tests.object_store import object_store, tree
-from tests.small_runs import TILING_WORDS, cli, fingerprints, start_cli, write_inputs
+from tests.small_runs import TILING_WORDS, cli, start_cli, write_inputs
 from tests.small_runs import tree as files
 
 WORDS = ("--model", "conv.onnx", *TILING_WORDS, "--progress", "none", "--executor")
@@ -109,8 +109,9 @@ def test_a_second_client_is_refused_while_the_first_works(server, bucket, folder
     assert first.wait(120) == 0, first.communicate()
 
 
-def test_workers_of_a_cluster_need_only_the_bucket(server, bucket, folder, expected, tmp_path, monkeypatch):
+def test_workers_of_a_cluster_need_only_the_bucket(server, folder, expected, tmp_path, monkeypatch):
     """They are started elsewhere, without the image, the model or the folder of the command."""
+    bucket = "s3://slides"
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("GIGATILE_CACHE_DIR", str(tmp_path / "cache"))

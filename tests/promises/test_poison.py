@@ -1,4 +1,4 @@
-"""A block that kills its worker is found out and fails alone, whoever the worker is; what ran beside it is not blamed."""
+"""A block that kills its worker is found out and fails alone, whoever the worker is; nothing else is blamed."""
 
 import pytest
 
