@@ -14,10 +14,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gigatile.errors import UsageError
+from gigatile.errors import GigatileError, UsageError
+from gigatile.executors.executor import cancelled
 
 ANSWER_SECONDS = 10
 """That a scheduler may take to answer at all."""
+LOOK_SECONDS = 1
+"""Between two looks at processes that are being started."""
+DEATHS_STARTING = 5
+"""Processes of a cluster of ours that may die while they start: then there is a reason."""
 
 
 def visible_devices() -> tuple[str, ...]:
@@ -34,7 +39,7 @@ def visible_devices() -> tuple[str, ...]:
 
 
 @contextmanager
-def local_cluster(workers: int, devices: Sequence[str] = ()) -> Iterator[Any]:
+def local_cluster(workers: int, devices: Sequence[str] = (), stop: threading.Event | None = None) -> Iterator[Any]:
     """A client of `workers` processes on this machine, which end with the block.
 
     Parameters
@@ -42,6 +47,15 @@ def local_cluster(workers: int, devices: Sequence[str] = ()) -> Iterator[Any]:
     workers : int
     devices : sequence of str
         CUDA devices; each process sees one of them, in turn. None: they see what this process sees.
+    stop : threading.Event, optional
+        Set from outside to end early.
+
+    Raises
+    ------
+    GigatileError
+        Processes die while they start.
+    Cancelled
+        `stop` was set.
     """
     from distributed import Client, LocalCluster
 
@@ -74,8 +88,35 @@ def local_cluster(workers: int, devices: Sequence[str] = ()) -> Iterator[Any]:
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster))
             cluster.scale(workers)
-            client.wait_for_workers(workers)
+            _wait_for_all(cluster, client, workers, stop)
         yield client
+
+
+def _wait_for_all(cluster: Any, client: Any, workers: int, stop: threading.Event | None) -> None:
+    """Until all processes are there. One that dies while it starts is replaced: Dask would wait for it without end."""
+    from distributed import Status
+
+    died = 0
+    while True:
+        try:
+            client.wait_for_workers(workers, timeout=LOOK_SECONDS)
+            return
+        except TimeoutError:
+            if stop is not None and stop.is_set():
+                raise cancelled() from None
+        dead = [name for name, nanny in cluster.workers.items() if nanny.status in (Status.closed, Status.failed)]
+        if not dead:
+            continue
+        died += len(dead)
+        if died >= DEATHS_STARTING:
+            raise GigatileError(
+                "the worker processes",
+                expected="to live on while they start",
+                found=f"{died} that died",
+                fix="See whether the machine runs out of memory or of processes; --executor threads needs neither.",
+            )
+        cluster.sync(cluster.scale_down, dead)
+        cluster.scale(workers)
 
 
 @contextmanager

@@ -81,7 +81,7 @@ class Carrier:
             client = self.client
             if client is None:
                 devices = visible_devices() if on_devices else ()
-                client = self._stack.enter_context(local_cluster(lanes, devices))
+                client = self._stack.enter_context(local_cluster(lanes, devices, callbacks.stop))
             self._started = DaskExecutor(client)
         self._started.run(work, callbacks)
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -134,6 +135,8 @@ def table(results: Sequence[Result], seconds: float) -> str:
 def main(argv: Sequence[str]) -> int:
     """Play, print, and say whether all was well."""
     request = parse(argv)
+    # Processes of ours are in sessions of their own: whatever ends this one must end them.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="gigatile-chaos-"))
     # Probes of models are cached in a folder of this run, not in the user's.
     os.environ["GIGATILE_CACHE_DIR"] = str(folder / "cache")

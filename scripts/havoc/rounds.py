@@ -57,8 +57,8 @@ class Ring:
         if victim == "worker":
             return  # the command goes on
         if victim == "scheduler":
-            # It may have ended between the look and the kill.
-            play.end({1: "the Dask scheduler", 0: ""})
+            # It may not have been asked for anything yet, or the run ended between the look and the kill.
+            play.end({1: "the Dask scheduler", 2: "expected a Dask scheduler at this address", 0: ""})
         else:
             play.end({-9: "", 0: ""})
         if rng.random() < 0.5:
