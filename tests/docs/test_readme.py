@@ -45,6 +45,14 @@ def samples(tmp_path, monkeypatch):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     onnx.save(model, tmp_path / "unet.onnx")
+    (tmp_path / "slides").mkdir()
+    for name in ("a", "b"):
+        tifffile.imwrite(
+            tmp_path / "slides" / f"{name}.tif",
+            rng.integers(0, 256, (300, 300, 3), np.uint8),
+            tile=(128, 128),
+            photometric="rgb",
+        )
     (tmp_path / "stain.py").write_text(STAIN_PY)
     monkeypatch.chdir(tmp_path)
     return tmp_path
