@@ -148,7 +148,7 @@ class LocalStore:
         """See `Store.lock`. The kernel lets go of it when the process dies."""
         path = self.path(key)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise storage_error(path.parent, error) from error
@@ -302,6 +302,7 @@ class FileJournal:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         if self._durable:
             sync_directory(self._folder)
+            sync_directory(self._folder.parent)  # the folder may be new, too
         return descriptor
 
 
@@ -318,6 +319,14 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 def temporary_path(path: Path) -> Path:
     """A hidden name beside `path` that no other process or thread uses."""
     return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it that are missing, so that they survive a power cut."""
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_directory(made.parent)
 
 
 def sync_directory(path: Path) -> None:
@@ -343,7 +352,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         if path.is_file() and path.read_bytes() == content:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         try:
             with temporary.open("xb") as file:
                 file.write(content)
