@@ -148,6 +148,10 @@ class Queue(Generic[K]):
         """Tasks handed out and not heard of."""
         return len(self._in_flight)
 
+    def drains(self, worker: str) -> bool:
+        """Whether a worker gets nothing until it is idle, because a suspect waits for it."""
+        return bool(self._suspects) and self._draining == worker
+
     def take(self, worker: str, *, idle: bool) -> Task[K] | None:
         """See `Work.take`."""
         self._seen(worker)

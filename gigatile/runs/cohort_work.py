@@ -113,6 +113,8 @@ class CohortWork:
             if task is not None:
                 active.workers.add(worker)
                 return task
+            if active.run.drains(worker):
+                return None
         return None
 
     def refused(self, job: str, error: GigatileError) -> None:

@@ -141,6 +141,10 @@ class RunWork:
             return None
         return self._queue.take(worker, idle=idle)
 
+    def drains(self, worker: str) -> bool:
+        """Whether a worker should get nothing of other runs either: it is to do a suspect, alone."""
+        return self._queue is not None and self._queue.drains(worker)
+
     def refused(self, job: str, error: GigatileError) -> None:
         """See `Work.refused`."""
         raise error

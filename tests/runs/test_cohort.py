@@ -10,14 +10,16 @@ import pytest
 import tifffile
 
 import gigatile as gt
+from gigatile.engine.block import BlockKey
 from gigatile.errors import Cancelled, RunRefused
 from gigatile.events import BlockFinished, CohortEnded, ImageEnded, ImageStarted
 from gigatile.plans.build import shared
 from gigatile.runs.cohort import run_cohort
 from gigatile.runs.inputs import resolve_inputs
+from gigatile.runs.ledger import LedgerWriter
 from gigatile.runs.summary import Summary
 from gigatile.storage.store import open_store
-from tests.small_runs import TILING, fingerprints, finished, noise, write_conv, write_models, write_zarr
+from tests.small_runs import TILING, fingerprints, finished, lines, noise, write_conv, write_models, write_zarr
 
 IMAGES = {"a": (330, 400), "b": (90, 90), "c": (200, 300)}
 
@@ -169,6 +171,33 @@ def test_an_image_that_no_worker_can_read_does_not_end_the_others(folder, tmp_pa
     assert states(tmp_path / "out") == {"gone": "failed", "a": "complete"}
     (ended,) = [event for event in told if isinstance(event, ImageEnded) and event.image == "gone"]
     assert "gone.tif" in ended.error and "no such file" in ended.error
+
+
+def test_what_somebody_died_of_goes_first_and_alone_though_other_images_wait(folder, tmp_path):
+    images = [folder / "slides" / "a.zarr", folder / "slides" / "c.zarr"]
+    with pytest.raises(ZeroDivisionError):
+        run(folder, tmp_path / "out", planner(folder, "models.py:sleepy"), images, workers=1, stop=Broken())
+    for segment in (tmp_path / "out" / "a" / "ledger").iterdir():
+        segment.unlink()
+    LedgerWriter(open_store(tmp_path / "out" / "a" / "ledger")).started([BlockKey(0, 2, 2)], alone=False)
+    run(folder, tmp_path / "out", planner(folder, "models.py:sleepy"), images, workers=2)
+    begun = [line for line in lines(tmp_path / "out" / "a") if line["status"] == "started"]
+    (again,) = [line for line in begun if line["blocks"] == ["0/2/2"] and line.get("alone")]
+    mine = next(path for path in (tmp_path / "out" / "a" / "ledger").iterdir() if again["id"] in path.read_text())
+    assert again["id"] in mine.read_text().splitlines()[0], "others came first"
+
+
+class Broken:
+    """A stop signal that fails after the first images have begun."""
+
+    def __init__(self):
+        self._asked = 0
+
+    def is_set(self):
+        self._asked += 1
+        if self._asked > 3:
+            raise ZeroDivisionError
+        return False
 
 
 def test_a_stopped_cohort_is_finished_by_the_same_call(folder, tmp_path):
