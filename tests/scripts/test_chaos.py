@@ -39,13 +39,14 @@ def finished(stage, tmp_path) -> Play:
     return Play(Scene(stage, Folder(tmp_path / "out"), tmp_path), Result(0, "threads", False), Random(0))
 
 
-@pytest.mark.parametrize("executor", ["threads", "processes"])
-def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path, executor):
-    request = main.Request(2, 0, 2026, (executor,), image=small_image(tmp_path), seconds_a_tile=0.02)
+def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path):
+    # With this seed: one kill of a client with threads, one of a worker process.
+    request = main.Request(2, 0, 5, ("threads", "processes"), image=small_image(tmp_path), seconds_a_tile=0.01)
     lines = []
     results = main.play(request, tmp_path, lines.append)
     assert sum(len(result.blows) for result in results) == 2
     assert [result.problems for result in results if result.problems] == []
+    assert {result.executor for result in results} == {"threads", "processes"}
     assert all(result.codes[-1] == 0 for result in results)
     assert f"{BLOCKS} blocks" in lines[0]
     assert "kills 2" in main.table(results, 1.0)
@@ -70,16 +71,20 @@ def test_another_byte_a_lost_record_and_a_temporary_file_are_seen(finished):
     assert ".1.77-ab.tmp is left" in said
 
 
-@pytest.mark.parametrize("kind", HARMS)
-def test_every_harm_is_seen_by_verify(finished, kind):
-    before = tree(Path(finished.place.word))
-    file, blocks = HARMS[kind](Path(finished.place.word), Random(2))
-    after = tree(Path(finished.place.word))
-    assert [name for name in before if before[name] != after.get(name)] == [str(file.relative_to(finished.place.word))]
-    assert blocks.keys() <= finished.stage.blocks
+def test_every_harm_is_done_to_one_file_and_seen_by_verify(finished):
+    out, harmed = Path(finished.place.word), []
+    for number, harm in enumerate(HARMS.values()):
+        before = tree(out)
+        file, blocks = harm(out, Random(number))
+        assert [name for name in before if before[name] != tree(out).get(name)] == [str(file.relative_to(out))]
+        assert blocks.keys() <= finished.stage.blocks
+        harmed.append(file)
+    assert len({*harmed}) == len(HARMS) == 4
     code, report = verified(finished.place, {})
     assert code == 3
-    assert any(file.name in problem or "torn" in problem for problem in report["problems"])
+    shards = [str(file) for file in harmed if file.parent.name != "ledger"]
+    for about in (*shards, "torn"):
+        assert any(about in problem for problem in report["problems"]), about
 
 
 def line(**said) -> bytes:
