@@ -193,7 +193,7 @@ class _Dispatcher:
 
     def _submit(self, address: str, seat: _Seat, task: Task[Any]) -> None:
         seat.ready[task.job] = seat.ready.pop(task.job)
-        future = self._pinned(address, worker.run, (self._name, task.job), task.keys)
+        future = self._pinned(address, worker.run, (self._name, task.job), worker.packed(task.keys))
         seat.running[future] = task
         self._listen_to(future, address, task)
 
