@@ -36,7 +36,7 @@ WORKERS = 2
 
 
 class Seen:
-    """A run, as its executor sees it: notes when the first task left, and how many blocks came back.
+    """A run, as its executor sees it, see `Work`: notes when the first task left, and how many blocks came back.
 
     Parameters
     ----------
@@ -55,14 +55,13 @@ class Seen:
         self.blocks = [0] * len(work.plan.layouts)
         """That came back, by level."""
 
-    @property
-    def finished(self) -> bool:
-        """See `Work.finished`."""
-        return self._work.finished
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else executors ask of a run.
+        return getattr(self._work, name)
 
-    def take(self, worker: str, *, idle: bool) -> Task[Any] | None:
+    def take(self, worker: str, **how: Any) -> Task[Any] | None:
         """See `Work.take`."""
-        task = self._work.take(worker, idle=idle)
+        task = self._work.take(worker, **how)
         if task is not None and self.begun_at is None:
             self.begun_at = time.perf_counter()
             if self._first is not None:
@@ -78,18 +77,6 @@ class Seen:
         self.tasks += 1
         self.blocks[task.keys[0].level] += len(outcome.results)
         self._work.done(task, worker, outcome)
-
-    def lost(self, task: Task[Any], worker: str) -> None:
-        """See `Work.lost`."""
-        self._work.lost(task, worker)
-
-    def given_back(self, task: Task[Any], worker: str) -> None:
-        """See `Work.given_back`."""
-        self._work.given_back(task, worker)
-
-    def matters(self, task: Task[Any]) -> bool:
-        """See `Work.matters`."""
-        return self._work.matters(task)
 
 
 @contextmanager
