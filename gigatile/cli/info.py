@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
 
 def describe(image: Image) -> dict[str, Any]:
     """The keys of the contract for ``info --json``."""
-    size, nodata = image.pixel_size, image.nodata
+    size, nodata, bounds = image.pixel_size, image.nodata, image.info.bounds_offset
     return {
         "path": image.info.path,
         "format": image.info.format,
@@ -49,8 +49,9 @@ def describe(image: Image) -> dict[str, Any]:
         "transform": None if image.transform is None else list(image.transform),
         "nodata": None if nodata is None else _finite(nodata),
         "chunks": list(image.levels[0].chunks),
-        # No reader honours scanned bounds yet, so the image is all of the file.
-        "bounds_offset": None,
+        "bounds_offset": None if bounds is None else list(bounds),
+        "pixel_size_from": image.info.pixel_size_from or None,
+        "notes": list(image.info.notes),
     }
 
 
@@ -78,6 +79,9 @@ def table(image: Image) -> str:
         ("nodata", "none" if image.nodata is None else str(_finite(image.nodata))),
         ("levels", str(len(image.levels))),
     ]
+    if image.info.bounds_offset is not None:
+        y, x = image.info.bounds_offset
+        rows.insert(3, ("bounds", f"the scanned rectangle, from pixel {x:,}, {y:,} (x, y) of the file on"))
     lines = [f"{name:<11} {value}" for name, value in rows]
     lines += [
         f"  {index:>3}  {level.shape[1]:>9,} x {level.shape[0]:<9,} 1/{level.downsample:<7.6g}"
@@ -93,6 +97,7 @@ def _pixel_size(image: Image) -> str:
     if size is None:
         return "unknown"
     unit = "µm" if size.unit == "micrometer" else size.unit
+    origin = f", from {image.info.pixel_size_from}" if image.info.pixel_size_from else ""
     if math.isclose(size.x, size.y, rel_tol=1e-6):
-        return f"{size.x:.6g} {unit}"
-    return f"{size.x:.6g} x {size.y:.6g} {unit} (x, y)"
+        return f"{size.x:.6g} {unit}{origin}"
+    return f"{size.x:.6g} x {size.y:.6g} {unit} (x, y){origin}"

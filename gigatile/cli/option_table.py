@@ -103,7 +103,7 @@ OPTIONS = (
     ),
     Option("where", "level", "N", "pyramid level to work on (default: 0)", v.whole(least=0, example=0)),
     Option("where", "pixel_size", "P", "work at this pixel size instead", v.positive, works=NOTHING),
-    Option("where", "source_pixel_size", "P", "what the image's own pixel size is", v.positive, works=NOTHING),
+    Option("where", "source_pixel_size", "P", "micrometres a pixel of the slide, whatever it says", v.positive),
     Option("where", "roi", "XMIN,YMIN,XMAX,YMAX|FILE.geojson", "only inside this area", v.roi, works=NOTHING),
     Option(
         "where",

@@ -54,6 +54,7 @@ class RunOptions:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     level: int
+    source_pixel_size: float | None
     mask: str
     tile: tuple[int, int] | None
     overlap: int | None
@@ -266,6 +267,7 @@ def _options(
         mean=value("mean", ()),
         std=value("std", ()),
         level=value("level", 0),
+        source_pixel_size=value("source_pixel_size"),
         mask=value("mask", "nodata"),
         tile=value("tile"),
         overlap=value("overlap"),

@@ -35,7 +35,10 @@ def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
     from gigatile.plans.build import plan
     from gigatile.tiling.tiling import Tiling
 
-    image = open_image(options.image).with_bad_chunks(options.on_bad_chunk)
+    image = open_image(options.image)
+    if options.source_pixel_size is not None:
+        image = image.with_pixel_size(options.source_pixel_size)
+    image = image.with_bad_chunks(options.on_bad_chunk)
     image = image.select(channels=options.channels, level=options.level)
     _check_lengths(options, image)
     model = model or read_model(options)

@@ -24,6 +24,7 @@ from gigatile.errors import ImageError, UsageError
 from gigatile.images.bad_units import BadUnits, Filled, OnBadChunk, Unit, decoded_or_filled
 from gigatile.images.cache import Key, Schedule, UnitCache
 from gigatile.images.info import ImageInfo, Level, Source, Transform, fill_value
+from gigatile.images.pixel_size import RestatedSource
 from gigatile.machine import available_cores
 from gigatile.tiling.border import Border
 from gigatile.tiling.region import Region
@@ -182,6 +183,17 @@ class Image:
         if rule not in get_args(OnBadChunk):
             raise UsageError("on_bad_chunk", expected=" or ".join(get_args(OnBadChunk)), found=repr(rule))
         return Image(self.source, channels=self.selected, level=self.level, on_bad_chunk=rule)
+
+    def with_pixel_size(self, size_um: float) -> Image:
+        """The same image with pixels of level 0 that are `size_um` micrometres high and wide, whatever the file says.
+
+        Raises
+        ------
+        UsageError
+            The size is not above 0, or the image is georeferenced.
+        """
+        source = RestatedSource(self.source, size_um)
+        return Image(source, channels=self.selected, level=self.level, on_bad_chunk=self.on_bad_chunk)
 
     def read(self, region: Region, level: int | None = None, border: Border = REFLECT) -> Pixels:
         """Read a window of one level.

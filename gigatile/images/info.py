@@ -67,6 +67,8 @@ class ImageInfo:
     """The pyramid, full resolution first."""
     pixel_size: PixelSize | None = None
     """Size of a pixel of level 0, where the file says one that means something."""
+    pixel_size_from: str = ""
+    """Where that size stands: ``Aperio's MPP``; empty where there is none."""
     crs: str | None = None
     """``EPSG:n`` or WKT2."""
     transform: Transform | None = None
@@ -75,6 +77,8 @@ class ImageInfo:
     """Stored value that means "no pixel" (may be NaN)."""
     alpha: int | None = None
     """Index of the alpha channel, if there is one: validity, not a channel."""
+    bounds_offset: tuple[int, int] | None = None
+    """Row and column in the file's own level 0 of the first pixel, where the image is the scanned rectangle of it."""
     notes: tuple[str, ...] = ()
     """What disagreed or was left aside, for ``gigatile info``."""
 

@@ -14,13 +14,11 @@ import numpy as np
 from gigatile.images.geotiff import Geo, read_geo
 from gigatile.images.info import ImageInfo, Level
 from gigatile.images.ome import MICROMETERS, OmePixels, read_ome
+from gigatile.images.pixel_size import PixelSizeChoice, PixelSizeClaim, choose_pixel_size, number_in
 from gigatile.images.tiff_pages import Pages
 from gigatile.units import PixelSize
 
-_MICROSCOPE_UM = (0.05, 20.0)
-"""Pixel sizes that resolution tags may state: 72 dpi (353 um) is a printer's habit, not a measurement."""
-_AGREE = 0.01
-"""Two statements of a pixel size that differ by less than this agree."""
+_NDPI_SOURCE_LENS = 65421
 _PHOTOMETRIC_NOTES = {
     0: "white is zero (MinIsWhite): values are as stored",
     3: "pixels are indices into a palette: values are as stored",
@@ -43,9 +41,9 @@ def describe(tif: Any, path: str, pages: Pages, levels: tuple[Level, ...]) -> Im
     dtype = np.dtype(base.dtype)
     geo = read_geo(base.tags.valueof, dtype) if pages.format in ("geotiff", "tiff") else Geo()
     ome = read_ome(tif.ome_metadata or "") if pages.format == "ome-tiff" else OmePixels()
-    size, size_notes = _pixel_size(tif, base, pages.format, ome)
+    size = _pixel_size(tif, base, pages.format, ome)
     if geo.transform or pages.format == "geotiff":
-        size, size_notes = geo.pixel_size, ()
+        size = PixelSizeChoice(geo.pixel_size, "the geotransform" if geo.pixel_size else "")
     names, alpha = _channels(base, len(pages.levels[0]), geo, ome)
     return ImageInfo(
         path=path,
@@ -53,44 +51,44 @@ def describe(tif: Any, path: str, pages: Pages, levels: tuple[Level, ...]) -> Im
         dtype=dtype,
         channels=names,
         levels=levels,
-        pixel_size=size,
+        pixel_size=size.size,
+        pixel_size_from=size.origin,
         crs=geo.crs,
         transform=geo.transform,
         nodata=geo.nodata,
         alpha=alpha,
-        notes=(*pages.notes, *geo.notes, *ome.notes, *size_notes, *_page_notes(base), *_sidecars(path)),
+        notes=(*pages.notes, *geo.notes, *ome.notes, *size.notes, *_page_notes(base), *_sidecars(path)),
     )
 
 
-def _pixel_size(tif: Any, page: Any, kind: str, ome: OmePixels) -> tuple[PixelSize | None, tuple[str, ...]]:
+def _pixel_size(tif: Any, page: Any, kind: str, ome: OmePixels) -> PixelSizeChoice:
     """The stated pixel size in micrometres; resolution tags count where nothing better is stated."""
-    tagged, notes = _resolution(page)
-    stated = ome.pixel_size
+    claims: list[PixelSizeClaim] = []
+    power: float | None = None
     if kind == "svs":
-        match = re.search(r"MPP\s*=\s*([0-9]+(?:[.,][0-9]+)?)", page.description)
-        mpp = float(match[1].replace(",", ".")) if match else 0.0
-        stated = PixelSize(mpp, mpp) if mpp > 0 else None
-    elif tif.is_imagej and page.tags.valueof(282):
-        stated = _imagej_size(tif.imagej_metadata or {}, page)
-    if stated is None:
-        return tagged, notes
-    if tagged and (abs(tagged.x / stated.x - 1) > _AGREE or abs(tagged.y / stated.y - 1) > _AGREE):
-        other, own = (f"{size.y:.4g} x {size.x:.4g} um" for size in (tagged, stated))
-        return stated, (f"the resolution tags say {other} a pixel, the metadata {own}: the metadata count",)
-    return stated, ()
+        if match := re.search(r"MPP\s*=\s*([^|\s]+)", page.description):
+            mpp = number_in(match[1])
+            claims.append(PixelSizeClaim(PixelSize(mpp, mpp), "Aperio's MPP"))
+        match = re.search(r"AppMag\s*=\s*([^|\s]+)", page.description)
+        power = number_in(match[1]) if match else None
+    elif kind == "ndpi":
+        power = number_in(page.tags.valueof(_NDPI_SOURCE_LENS))
+    if ome.pixel_size:
+        claims.append(PixelSizeClaim(ome.pixel_size, "OME-XML's PhysicalSize"))
+    if tif.is_imagej and (size := _imagej_size(tif.imagej_metadata or {}, page)):
+        claims.append(PixelSizeClaim(size, "ImageJ's metadata"))
+    elif size := _resolution(page):
+        claims.append(PixelSizeClaim(size, "TIFF's XResolution and YResolution"))
+    return choose_pixel_size(claims, power)
 
 
-def _resolution(page: Any) -> tuple[PixelSize | None, tuple[str, ...]]:
-    """Pixel size from XResolution and YResolution, where a microscope could have it."""
+def _resolution(page: Any) -> PixelSize | None:
+    """Pixel size from XResolution and YResolution."""
     unit = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296) or 2))
     sides = [_ratio(page.tags.valueof(code)) for code in (283, 282)]
     if unit is None or not all(sides) or sides == [1.0, 1.0]:  # one pixel an inch: a writer's default
-        return None, ()
-    y, x = (unit / side for side in sides)
-    low, high = _MICROSCOPE_UM
-    if not (low <= y <= high and low <= x <= high):
-        return None, (f"the resolution tags say {y:.4g} x {x:.4g} um a pixel, which no microscope has: left aside",)
-    return PixelSize(y, x), ()
+        return None
+    return PixelSize(unit / sides[0], unit / sides[1])
 
 
 def _imagej_size(metadata: dict[str, Any], page: Any) -> PixelSize | None:

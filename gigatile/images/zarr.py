@@ -205,6 +205,7 @@ def _describe(path: str, axes: str | None, found: _Found) -> tuple[ImageInfo, li
         channels=channel_names(found.group, count),
         levels=tuple(levels),
         pixel_size=size,
+        pixel_size_from="" if size is None else "the spatial transform" if transform is not None else "NGFF's scale",
         crs=crs,
         transform=transform,
         nodata=nodata_of(base.fill_value, found.group, attributes),

@@ -66,7 +66,7 @@ def test_info_json_has_the_keys_of_the_contract(capsys, folder):
     info = json.loads(answer(capsys, "info", "slide.tif", "--json"))
     assert list(info) == [
         "path", "format", "shape", "dtype", "channels", "levels", "pixel_size", "crs", "transform", "nodata",
-        "chunks", "bounds_offset",
+        "chunks", "bounds_offset", "pixel_size_from", "notes",
     ]  # fmt: skip
     assert (info["path"], info["shape"], info["dtype"]) == ("slide.tif", [3, 200, 150], "uint8")
     assert info["levels"] == [{"shape": [200, 150], "downsample": 1.0}]

@@ -68,12 +68,13 @@ def test_no_image_and_no_list_is_an_error():
 def test_options_of_a_row_come_before_those_of_all(here):
     (here / "a.tif").touch()
     (here / "b.tif").touch()
-    (here / "list.csv").write_text('image,level,channels\na.tif,2,"0,red"\nb.tif,0,1\n')
+    (here / "list.csv").write_text('image,level,channels,source_pixel_size\na.tif,2,"0,red",0.25\nb.tif,0,1,0.5\n')
     inputs = read_inputs((), "list.csv")
     options = read("-o out --model m:f --inputs list.csv --level 1 --scale 2")
     first, second = (options_of(options, entry) for entry in inputs.entries)
     assert (first.image, first.level, first.channels, first.scale) == ("a.tif", 2, (0, "red"), 2)
     assert (second.image, second.level, second.channels, second.scale) == ("b.tif", 0, (1,), 2)
+    assert (first.source_pixel_size, second.source_pixel_size) == (0.25, 0.5)
     plain = options_of(options, InputEntry("c", "c.tif"))
     assert (plain.image, plain.level, plain.channels) == ("c.tif", 1, None)
 
@@ -83,7 +84,7 @@ def test_options_of_a_row_come_before_those_of_all(here):
     [
         ("level", "x", "list.csv, line 3: level: expected a whole number"),
         ("channels", '"0,,1"', "list.csv, line 3: channels: expected values"),
-        ("source_pixel_size", "0.5", "list.csv, line 3: source_pixel_size 0.5 is not available yet"),
+        ("source_pixel_size", "-1", "list.csv, line 3: source_pixel_size: expected a number above 0"),
         ("roi", '"0,0,9,9"', "list.csv, line 3: roi 0,0,9,9 is not available yet"),
         ("tile", "512", "list.csv, line 1: expected known columns, found 'tile'"),
     ],

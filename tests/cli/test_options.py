@@ -45,6 +45,7 @@ def test_defaults_are_those_of_the_contract():
         "dtype",
         "channels",
         "scale",
+        "source_pixel_size",
         "tile",
         "overlap",
         "margin",
@@ -60,13 +61,14 @@ def test_defaults_are_those_of_the_contract():
 
 def test_every_option_reaches_its_field():
     options = read(
+        "--source-pixel-size 0.25 "
         "--level 2 a.tif --model m:f -o out --device cpu --output raw --activation softmax --dtype float16 "
         "--channels 2,red --scale 1/255 --mean -1,.5 --std 1,2 --mask none --tile 512,256 --overlap 64 --margin 32 "
         "--blend trim --border constant:-1 --class-names a,b --batch 4 --memory 1GiB --block 4096 "
         "--executor processes --workers 3 --overwrite --no-durable --progress json --tta none --normalize none "
         "--multiscale 1,0.5"
     )
-    assert options.level == 2
+    assert (options.level, options.source_pixel_size) == (2, 0.25)
     assert (options.device, options.output, options.activation, options.dtype) == ("cpu", "raw", "softmax", "float16")
     assert (options.channels, options.scale) == ((2, "red"), 1 / 255)
     assert (options.mean, options.std, options.mask) == ((-1.0, 0.5), (1.0, 2.0), "none")
@@ -115,7 +117,7 @@ def test_a_refused_fraction_gives_an_overlap_that_is_accepted():
 
 LATER = (
     "--task detect", "--task instances", "--pixel-size 0.5",
-    "--source-pixel-size 0.5", "--roi 0,0,9,9", "--mask tissue", "--mask m.tif",
+    "--roi 0,0,9,9", "--mask tissue", "--mask m.tif",
     "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
 )  # fmt: skip
 
