@@ -52,12 +52,14 @@ class Blow:
         """Blocks that somebody was at, or went on to, when it fell."""
         running = {attempt.name for attempt in self.before.open()}
         known = {attempt.name for attempt in self.before.attempts}
+        unended = {attempt.name for attempt in after.open()}
 
         def hit(attempt: Attempt) -> bool:
             if self.victims is not None and attempt.pid not in self.victims:
                 return False
-            earlier = self.segments is None or attempt.segment in self.segments
-            return earlier and (attempt.name in running or attempt.name not in known)
+            if self.segments is None:  # the command went on, and so did most of what it did
+                return attempt.name in running or (attempt.name in unended and attempt.name not in known)
+            return attempt.segment in self.segments and (attempt.name in running or attempt.name not in known)
 
         return Counter(block for attempt in after.attempts if hit(attempt) for block in attempt.blocks)
 

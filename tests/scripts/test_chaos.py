@@ -110,6 +110,8 @@ def test_blocks_in_flight_are_those_begun_and_not_ended_by_those_who_died():
     everybody = Blow("kill client", before, None, frozenset(before.segments))
     assert everybody.in_flight(after) == Counter({"0/0/2": 1, "0/0/3": 1, "0/0/4": 1})
     assert replace(everybody, victims=frozenset({8})).in_flight(after) == Counter({"0/0/3": 1})
+    # The same without another command: what was begun later and came to its end was not disturbed.
+    assert replace(everybody, segments=None).in_flight(after) == Counter({"0/0/2": 1, "0/0/3": 1, "0/0/4": 1})
 
 
 def test_blocks_done_again_without_a_reason_are_a_problem(finished):
