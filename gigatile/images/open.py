@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gigatile.errors import ImageError, UsageError
+from gigatile.images.gdal import GdalSource, gdal_format, is_gdal_image
 from gigatile.images.image import Image
 from gigatile.images.info import Source
 from gigatile.images.memory import ArraySource, DaskSource
@@ -19,15 +20,7 @@ from gigatile.storage.url import scheme_of
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _NOT_YET = (
-    (b"\0\0\0\x0cjP", "JPEG 2000 (JP2)"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 code stream"),
-    (b"<VRTDataset", "a GDAL virtual raster (VRT)"),
-    (b"\x89HDF", "HDF5 or NetCDF 4"),
-    (b"CDF", "NetCDF"),
     (b"ZISRAWFILE", "Zeiss CZI"),
-    (b"BM", "BMP"),
-    (b"GIF8", "GIF"),
-    (b"RIFF", "WebP or another RIFF file"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x93NUMPY", "a numpy file (in Python: `gigatile.open(numpy.load(path))`)"),
 )
@@ -52,7 +45,8 @@ def open(target: str | Path | Any, *, axes: str | None = None) -> Image:
     ----------
     target : str, Path, numpy or dask array
         A TIFF of any kind, a PNG or JPEG, the directory of a Zarr array or OME-Zarr image: a path or a URL
-        (``s3://``, ``gs://``, ``az://``, ``https://``); or an array.
+        (``s3://``, ``gs://``, ``az://``, ``https://``); the path of what GDAL reads (with ``gigatile[gdal]``); or an
+        array.
     axes : str, optional
         For arrays and Zarr: ``"yx"``, ``"cyx"``, ``"yxc"``; other formats say it themselves.
 
@@ -137,16 +131,20 @@ def _open_file(place: str, axes: str | None) -> Source:
         return TiffSource(place)
     if head.startswith((PNG_MAGIC, JPEG_MAGIC)):
         return PictureSource(place)
+    if gdal_format(head):
+        return GdalSource(place)
     found = next((name for magic, name in _NOT_YET if head.startswith(magic)), "")
     if head[128:132] == b"DICM":
         found = "DICOM"
     if found:
         raise ImageError(name, expected="a format with a reader", found=found, fix=_CONVERT)
+    if not scheme_of(place) and is_gdal_image(place):  # ENVI and others have nothing to be known by at their begin
+        return GdalSource(place)
     raise ImageError(
         name,
         expected="a TIFF, PNG, JPEG or Zarr image",
         found=f"a file that begins with {head[:8]!r}",
-        fix="Check that this is the image; if it is, convert it with `gdal_translate` or `vips tiffsave`.",
+        fix="Check that this is the image; what GDAL knows is read with gigatile[gdal], the rest after a conversion.",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gigatile.images.channels import distinct
 from gigatile.images.geotiff import Geo, read_geo
 from gigatile.images.info import ImageInfo, Level
 from gigatile.images.ome import MICROMETERS, OmePixels, read_ome
@@ -130,13 +130,7 @@ def _channels(page: Any, planes: int, geo: Geo, ome: OmePixels) -> tuple[tuple[s
         names = [stated or name for stated, name in zip(ome.channels, names, strict=True)]
     if alpha is not None:
         names[alpha] = "alpha"
-    return _distinct(names), alpha
-
-
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names by which `--channels` can choose: where one occurs twice, each gets its index."""
-    counts = Counter(names)
-    return tuple(f"{name} {i}" if counts[name] > 1 else name for i, name in enumerate(names))
+    return distinct(names), alpha
 
 
 def _page_notes(page: Any) -> tuple[str, ...]:
