@@ -38,18 +38,17 @@ def delete_shard(directory: Path, rng: Random) -> tuple[Path, Counter[str]]:
 
 
 def cut_record(directory: Path, rng: Random) -> tuple[Path, Counter[str]]:
-    """The last line of a segment of the ledger, a record, loses its end."""
-    files = {path: path.read_bytes() for path in sorted((directory / "ledger").iterdir())}
+    """A segment of the ledger ends in the middle of its last record; what stood behind that is gone, too."""
     choices = []
-    for path, content in files.items():
-        head, _, last = content.removesuffix(b"\n").rpartition(b"\n")
-        said = read_ledger({"last.jsonl": last}).finished
-        if said:
-            choices.append((path, len(head) + 1 if head else 0, len(content), said))
-    path, start, stop, said = rng.choice(choices)
+    for path in sorted((directory / "ledger").iterdir()):
+        lines = path.read_bytes().splitlines(keepends=True)
+        records = [index for index, line in enumerate(lines) if read_ledger({"one.jsonl": line}).finished]
+        if records:
+            choices.append((path, lines[: records[-1]], lines[records[-1]]))
+    path, kept, record = rng.choice(choices)
     # Without its end it is no line; without all of it nothing would be torn.
-    path.write_bytes(files[path][: rng.randrange(start + 1, stop - 1)])
-    return path, said
+    path.write_bytes(b"".join([*kept, record[: rng.randrange(1, len(record) - 1)]]))
+    return path, read_ledger({"one.jsonl": record}).finished
 
 
 HARMS: dict[str, Harm] = {

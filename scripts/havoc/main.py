@@ -58,24 +58,24 @@ def parse(argv: Sequence[str]) -> Request:
     return Request(found.kills, faults, found.seed, executors, found.keep, found.image)
 
 
-def play(request: Request, folder: Path, say: Say) -> list[Result]:
-    """All rounds; `say` gets a line about each."""
+def play(request: Request, folder: Path, say: Say) -> Iterator[Result]:
+    """All rounds, one after the other; `say` gets a line about each."""
     stage = set_up(folder, request.seconds_a_tile, request.image)
     say(f"{stage.image.name}, {len(stage.blocks)} blocks with the pyramid's; undisturbed {stage.seconds:.1f} s")
     ring = Ring(stage, folder, request.executors, request.seed)
-    results: list[Result] = []
+    wrong = 0
     try:
         for result in _rounds(ring, request, say):
-            results.append(result)
+            wrong += bool(result.problems)
             say(str(result))
-            if sum(bool(result.problems) for result in results) == ENOUGH_WRONG:
+            yield result
+            if wrong == ENOUGH_WRONG:
                 say(f"{ENOUGH_WRONG} rounds went wrong: that is enough")
                 break
             if not request.keep and not result.problems:
                 shutil.rmtree(folder / f"round-{result.number}", ignore_errors=True)
     finally:
         ring.close()
-    return results
 
 
 def _rounds(ring: Ring, request: Request, say: Say) -> Iterator[Result]:
@@ -149,8 +149,13 @@ def main(argv: Sequence[str]) -> int:
     say(f"seed {request.seed}, {request.kills} kills, {request.faults} rounds of other faults")
     say(f"Python {platform.python_version()}, {packages}")
     begin = time.monotonic()
-    results = play(request, folder, say)
-    say("\n" + table(results, time.monotonic() - begin))
+    results: list[Result] = []
+    try:
+        for result in play(request, folder, say):
+            results.append(result)  # kept one by one, should the next one raise
+    finally:
+        # Also of what there was, should the script itself fail.
+        say("\n" + table(results, time.monotonic() - begin))
     wrong = any(result.problems for result in results)
     if request.keep or wrong:
         sys.stdout.write(f"kept in {folder}\n")

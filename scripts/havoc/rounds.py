@@ -11,7 +11,7 @@ from random import Random
 
 from scripts.havoc.damage import HARMS, SEEN_BY_SIZE
 from scripts.havoc.play import Anomaly, Play, Result, Scene
-from scripts.havoc.stage import Cluster, Folder, Place, Prefix, Stage, small_disk, verified
+from scripts.havoc.stage import Cluster, Folder, Place, Prefix, Stage, ledger_of, small_disk, verified
 from tests.faulty_proxy import Faults, FaultyProxy, faulty_proxy
 from tests.object_store import ObjectStoreServer, object_store
 
@@ -107,9 +107,10 @@ class Ring:
             killed = rng.random() < 0.5 and play.strike("kill client", play.kill_client)
             if killed:
                 play.end({-9: "", 0: ""})
-            if not killed or not any(place.path.glob("prediction.zarr/*/c/0/*/*")):
-                play.finish()
             play.settle()
+            if not killed or not ledger_of(place).finished:
+                play.finish()
+                play.settle()
             file, blocks = HARMS[kind](place.path, rng)
             play.excuse(blocks)
             play.result.blows.append(f"{kind} of {sum(blocks.values())} blocks")

@@ -44,7 +44,7 @@ def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(tmp_path):
     # With this seed: one kill of a client with threads, one of a worker process.
     request = main.Request(2, 0, 5, ("threads", "processes"), image=small_image(tmp_path), seconds_a_tile=0.01)
     lines = []
-    results = main.play(request, tmp_path, lines.append)
+    results = list(main.play(request, tmp_path, lines.append))
     assert sum(len(result.blows) for result in results) == 2
     assert [result.problems for result in results if result.problems] == []
     assert {result.executor for result in results} == {"threads", "processes"}
