@@ -1,0 +1,65 @@
+"""``gigatile export``: the result of a run, or of each image of a cohort, as a file for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gigatile.cli.inputs import check_run_directory
+from gigatile.cli.parser import Parser, add_debug, emit, say
+from gigatile.cli.values import Where, one_of
+from gigatile.errors import UsageError
+
+LATER = ("geojson", "geoparquet", "flatgeobuf", "csv", "coco")
+"""Formats of objects, which are not built yet."""
+PIXELS = ("cog",)
+SOMETHING_FAILED = 3
+
+
+def main(argv: Sequence[str]) -> int:
+    """Export one run to a file, or a cohort to a folder of files; 3 when some images could not be exported."""
+    parser = _parser()
+    arguments = parser.parse(argv)
+    for name, given in (("--to", arguments.to), ("-o", arguments.output)):
+        if given is None:
+            raise UsageError(f"{parser.prog}: no {name} given", fix=f"See '{parser.prog} --help'.")
+    kind = one_of(*PIXELS, *LATER)(arguments.to, Where("to"))
+    if kind in LATER:
+        works = ", ".join(PIXELS)
+        raise UsageError(f"--to {kind} is not available yet: it holds objects", fix=f"What works so far: {works}.")
+    if arguments.dtype is not None:
+        one_of("uint8")(arguments.dtype, Where("dtype"))
+    directory_kind = check_run_directory(arguments.directory)
+    from gigatile.exports.export import export_cohort, export_run
+    from gigatile.exports.target import target_path
+
+    path = target_path(arguments.output)
+    if directory_kind == "run":
+        export_run(arguments.directory, kind, path, arguments.dtype)
+        emit(str(path))
+        return 0
+    failed = 0
+    for image in export_cohort(arguments.directory, kind, path, arguments.dtype):
+        if image.problem:
+            failed += 1
+            say(f"{image.name}: not exported: {image.problem}")
+        else:
+            emit(str(image.path))
+    return SOMETHING_FAILED if failed else 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "gigatile export",
+        usage="gigatile export DIR --to FORMAT -o FILE",
+        description="Give the result in DIR to other programs. It must be complete. FILE appears whole at the end;\n"
+        "an export that was interrupted is begun anew. Of a cohort each image becomes a file in the folder FILE.",
+    )
+    parser.add_argument("directory", metavar="DIR", help="what was given to 'gigatile run -o'")
+    known = {"cog": "cloud-optimised GeoTIFF: GDAL, QGIS, older GIS"}
+    words = "; ".join(f"{name} ({about})" for name, about in known.items())
+    later = ", ".join(LATER)
+    parser.add_argument("--to", metavar="FORMAT", help=f"{words}; {later} (not available yet)")
+    parser.add_argument("-o", dest="output", metavar="FILE", help="the file to write, replacing an earlier one")
+    parser.add_argument("--dtype", metavar="uint8", help="probabilities as bytes: round(254 * p), 255 where invalid")
+    add_debug(parser)
+    return parser

@@ -1,0 +1,1 @@
+"""What a finished run gives to programs that do not read its Zarr; one module a format."""

@@ -1,0 +1,129 @@
+"""``gigatile export``: what is typed, where it goes, what is refused."""
+
+import json
+import shutil
+
+import pytest
+import rasterio
+
+from gigatile.cli import export as command
+from gigatile.cli.main import main
+from gigatile.exports.export import FORMATS
+
+LATER = ("geojson", "geoparquet", "flatgeobuf", "csv", "coco")
+
+
+def refused(capsys, *words):
+    assert main(["export", *map(str, words)]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_run_becomes_the_file_that_is_named(scene, tmp_path, capsys):
+    assert main(["export", str(scene), "--to", "cog", "-o", str(tmp_path / "new" / "map.tif")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'new' / 'map.tif'}\n"
+    with rasterio.open(tmp_path / "new" / "map.tif") as file:
+        assert file.crs.to_epsg() == 32633
+
+
+def test_dtype_reaches_the_file(probabilities, tmp_path):
+    line = ["export", str(probabilities), "--to", "cog", "-o", str(tmp_path / "p.tif"), "--dtype", "uint8"]
+    assert main(line) == 0
+    with rasterio.open(tmp_path / "p.tif") as file:
+        assert set(file.dtypes) == {"uint8"}
+
+
+@pytest.mark.parametrize("kind", LATER)
+def test_formats_of_objects_are_not_available_yet(kind, scene, tmp_path, capsys):
+    assert f"--to {kind} is not available yet" in refused(capsys, scene, "--to", kind, "-o", tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_formats_of_the_command_are_those_that_are_built():
+    assert set(command.PIXELS) == set(FORMATS)
+    assert command.LATER == LATER
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--to", "cog"), "no -o given"),
+        (("-o", "a.tif"), "no --to given"),
+        (("--to", "cogg", "-o", "a.tif"), "Did you mean 'cog'?"),
+        (("--to", "cog", "-o", "s3://bucket/a.tif"), "a file of this machine"),
+        (("--to", "cog", "-o", "a.tif", "--dtype", "float64"), "--dtype"),
+        (("--to", "cog", "-o", "a.tif", "--dtype", "uint8"), "expected probabilities"),
+        (("--to", "cog", "-o", "."), "the name of a file, found a folder"),
+    ],
+)
+def test_a_wrong_line_is_told_what_is_wrong(words, told, scene, here, capsys):
+    assert told in refused(capsys, scene, *words)
+    assert list(here.iterdir()) == []
+
+
+def test_what_is_no_run_is_refused(tmp_path, capsys):
+    assert "no run.json in it" in refused(capsys, tmp_path, "--to", "cog", "-o", tmp_path / "a.tif")
+
+
+def test_the_result_itself_is_never_written_into(scene, capsys):
+    inside = scene / "prediction.zarr" / "0" / "c" / "a.tif"
+    assert "one inside it" in refused(capsys, scene, "--to", "cog", "-o", inside)
+    assert not inside.exists()
+
+
+def copied_unfinished(run, path):
+    """The same run with a block that failed."""
+    shutil.copytree(run, path)
+    document = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**document, "complete": False}))
+    return path
+
+
+def test_an_unfinished_run_is_refused(scene, tmp_path, capsys):
+    run = copied_unfinished(scene, tmp_path / "run")
+    assert "expected a complete run" in refused(capsys, run, "--to", "cog", "-o", tmp_path / "a.tif")
+    assert not (tmp_path / "a.tif").exists()
+
+
+def test_a_damaged_shard_is_named_and_leaves_no_file(scene, tmp_path, capsys):
+    shutil.copytree(scene, tmp_path / "run")
+    shard = tmp_path / "run" / "prediction.zarr" / "0" / "c" / "2" / "2"
+    content = bytearray(shard.read_bytes())
+    content[20:60] = bytes(40)
+    shard.write_bytes(content)
+    assert main(["export", str(tmp_path / "run"), "--to", "cog", "-o", str(tmp_path / "a.tif")]) == 3
+    assert "0/c/2/2" in capsys.readouterr().err
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.fixture
+def cohort(folder, scene, tmp_path):
+    """Two images, of which one is whole."""
+    for name in ("a", "b"):
+        shutil.copy(folder / "scene.tif", tmp_path / f"{name}.tif")
+    (tmp_path / "m.py").write_text("def bright(batch):\n    return batch.mean(axis=1, keepdims=True)\n")
+    words = ("--model", f"{tmp_path / 'm.py'}:bright", "-o", tmp_path / "out", "--tile", "128", "--progress", "none")
+    assert main(["run", *map(str, (tmp_path / "a.tif", tmp_path / "b.tif", *words))]) == 0
+    return tmp_path / "out"
+
+
+def test_a_cohort_becomes_a_folder_of_files(cohort, tmp_path, capsys):
+    capsys.readouterr()
+    assert main(["export", str(cohort), "--to", "cog", "-o", str(tmp_path / "maps")]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "maps" / name) for name in ("a.tif", "b.tif")]
+    for name in ("a.tif", "b.tif"):
+        with rasterio.open(tmp_path / "maps" / name) as file:
+            assert file.shape == (610, 700)
+
+
+def test_images_that_are_not_whole_are_named_and_the_others_exported(cohort, tmp_path, capsys):
+    shutil.move(cohort / "a", tmp_path / "away")
+    copied_unfinished(tmp_path / "away", cohort / "a")
+    assert main(["export", str(cohort), "--to", "cog", "-o", str(tmp_path / "maps")]) == 3
+    assert "a: not exported" in capsys.readouterr().err
+    assert [entry.name for entry in (tmp_path / "maps").iterdir()] == ["b.tif"]
