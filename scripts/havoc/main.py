@@ -88,7 +88,8 @@ def _rounds(ring: Ring, request: Request, say: Say) -> Iterator[Result]:
     faults = ["full disk", "short cut", *HARMS]
     # One that lasts: the run is patient for half a minute before it gives up.
     kinds = ["long cut"] if request.faults > len(faults) else []
-    kinds += [faults[index % len(faults)] for index in range(request.faults - len(kinds))]
+    # Shifted by one each time round, so that every executor meets every fault.
+    kinds += [faults[(index + index // len(faults)) % len(faults)] for index in range(request.faults - len(kinds))]
     for kind in kinds:
         try:
             yield _fault(ring, number, kind)
