@@ -108,7 +108,8 @@ def targets(runs: list[Run], resumed: Run) -> list[tuple[str, bool]]:
         for who in ("client", "scheduler"):
             grown = many.memory_mb(who, "peak") - few.memory_mb(who, "peak")
             if who in many.found["memory"]:
-                found.append(judged(f"{name}, {who} memory beyond {FEW:,} blocks", grown, MEMORY_MB, "MB"))
+                both = "client-and-scheduler" if name == "processes" else who
+                found.append(judged(f"{name}, {both} memory beyond {FEW:,} blocks", grown, MEMORY_MB, "MB"))
         found.append(judged(f"{name}, start-up", many.found["start_s"], START_S, "s"))
         found.append(judged(f"{name}, rate", many.rate, RATE, "blocks/s", at_least=True))
     cpu = resumed.found["begin_cpu_s"]
