@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil
 
-from gigatile.errors import BlockError, ImageError
+from gigatile.errors import BlockError
 from gigatile.images.info import Level
+from gigatile.images.optional import NeedsReader
 from gigatile.units import format_bytes
 
 UNIT_SIDE_PX = 256
@@ -116,12 +117,12 @@ def refuse_giant(where: str, chunk: tuple[int, int], pixel_bytes: int) -> None:
 
     Raises
     ------
-    ImageError
+    NeedsReader
         The chunk has more than `CHUNK_LIMIT_PX` pixels or `CHUNK_LIMIT_BYTES` bytes, all channels together.
     """
     pixels = chunk[0] * chunk[1]
     if pixels > CHUNK_LIMIT_PX or pixels * pixel_bytes > CHUNK_LIMIT_BYTES:
-        raise ImageError(
+        raise NeedsReader(
             where,
             expected=f"chunks of at most {CHUNK_LIMIT_PX >> 20} Mpx and {format_bytes(CHUNK_LIMIT_BYTES)}",
             found=f"one of {chunk[0]} x {chunk[1]} pixels of {pixel_bytes} bytes, which can only be decoded as a whole",

@@ -13,6 +13,7 @@ from gigatile.images.gdal import GdalSource, gdal_format, is_gdal_image
 from gigatile.images.image import Image
 from gigatile.images.info import Source
 from gigatile.images.memory import ArraySource, DaskSource
+from gigatile.images.optional import NeedsReader
 from gigatile.images.picture import JPEG_MAGIC, PNG_MAGIC, PictureSource
 from gigatile.storage.files import is_prefix, open_bytes
 from gigatile.storage.url import scheme_of
@@ -25,13 +26,10 @@ _NOT_YET = (
     (b"\x93NUMPY", "a numpy file (in Python: `gigatile.open(numpy.load(path))`)"),
 )
 """First bytes of formats that need an optional reader or a conversion."""
-_NOT_YET_SUFFIXES = {
-    ".mrxs": "MIRAX",
-    ".vms": "Hamamatsu VMS",
-    ".vmu": "Hamamatsu VMU",
-    ".vsi": "Olympus VSI",
-}
-"""Formats whose first bytes are those of something else, because the file is only an index or a thumbnail."""
+_BY_OPENSLIDE = (".mrxs", ".vms", ".vmu", ".svslide")
+"""Slides whose first bytes are those of something else, because the file is only an index or a thumbnail."""
+_NOT_YET_SUFFIXES = {".vsi": "Olympus VSI"}
+"""The same, which no reader here takes."""
 _CONVERT = (
     "The optional readers are not there yet: convert it to a tiled, pyramidal TIFF "
     "(`gdal_translate -of COG`, `vips tiffsave --tile --pyramid`, `bfconvert`)."
@@ -122,13 +120,15 @@ def _open_file(place: str, axes: str | None) -> Source:
     if axes is not None:
         raise UsageError(name, found=f"axes={axes!r}", expected="no axes: the file states its own")
     head = file.read(0, min(file.size, 132))
-    vendor = _NOT_YET_SUFFIXES.get(PurePosixPath(name).suffix.lower())
-    if vendor:
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in _BY_OPENSLIDE:
+        from gigatile.images.openslide import OpenSlideSource
+
+        return OpenSlideSource(place)
+    if vendor := _NOT_YET_SUFFIXES.get(suffix):
         raise ImageError(name, expected="a format with a reader", found=vendor, fix=_CONVERT)
     if head.startswith(_TIFF_MAGIC):
-        from gigatile.images.tiff import TiffSource
-
-        return TiffSource(place)
+        return _open_tiff(place)
     if head.startswith((PNG_MAGIC, JPEG_MAGIC)):
         return PictureSource(place)
     if gdal_format(head):
@@ -146,6 +146,22 @@ def _open_file(place: str, axes: str | None) -> Source:
         found=f"a file that begins with {head[:8]!r}",
         fix="Check that this is the image; what GDAL knows is read with gigatile[gdal], the rest after a conversion.",
     )
+
+
+def _open_tiff(place: str) -> Source:
+    from gigatile.images.tiff import TiffSource
+
+    try:
+        source = TiffSource(place)
+    except NeedsReader as refused:
+        from gigatile.images.openslide import openslide_instead
+
+        return openslide_instead(place, refused)
+    if source.info.format != "ndpi":
+        return source
+    from gigatile.images.ndpi import open_ndpi
+
+    return open_ndpi(place, source)
 
 
 def _missing(target: str) -> ImageError:

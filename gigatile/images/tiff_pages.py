@@ -17,6 +17,7 @@ from typing import Any
 
 from gigatile.errors import ImageError
 from gigatile.images.decode_units import is_reduction
+from gigatile.images.optional import NeedsReader
 
 _REDUCED, _MASK = 1, 4
 _NDPI_SOURCE_LENS = 65421
@@ -53,12 +54,11 @@ def find_pages(tif: Any, path: str) -> Pages:
     """
     for flag, name in _VENDORS.items():
         if getattr(tif, flag):
-            raise ImageError(
+            raise NeedsReader(
                 path,
-                expected="SVS, NDPI, OME-TIFF, GeoTIFF or a plain TIFF",
+                expected="SVS, NDPI, OME-TIFF, GeoTIFF, a plain TIFF or what OpenSlide reads",
                 found=name,
-                fix="The optional readers for other vendors' formats are not there yet: convert it to "
-                "OME-TIFF (`bfconvert`, or `vips tiffsave --tile --pyramid`).",
+                fix="Convert it to OME-TIFF (`bfconvert`, or `vips tiffsave --tile --pyramid`).",
             )
     if not len(tif.pages):
         raise ImageError(path, expected="a TIFF with an image", found="no page", fix="Fetch it again.")
