@@ -9,9 +9,9 @@ from typing import Literal
 
 from gigatile.cli.options import Given, RunOptions, read_values
 from gigatile.cli.values import Where
+from gigatile.cohorts.inputs import InputEntry, Inputs, check_literal, nearby, resolve_inputs
+from gigatile.cohorts.names import Known, is_url
 from gigatile.errors import ModelError, RunRefused
-from gigatile.runs.inputs import InputEntry, Inputs, check_literal, nearby, resolve_inputs
-from gigatile.runs.names import Known, is_url
 from gigatile.storage.store import open_store
 
 DirectoryKind = Literal["run", "cohort"]
@@ -37,7 +37,7 @@ def read_inputs(images: Sequence[str], listing: str | None, known: Sequence[Know
     Parameters
     ----------
     images, listing, known
-        As for `gigatile.runs.inputs.resolve_inputs`.
+        As for `gigatile.cohorts.inputs.resolve_inputs`.
 
     Raises
     ------

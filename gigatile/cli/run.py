@@ -15,9 +15,9 @@ from gigatile.errors import Cancelled, RunRefused, UsageError
 if TYPE_CHECKING:
     from threading import Event
 
+    from gigatile.cohorts.inputs import InputEntry, Inputs
     from gigatile.events import OnEvent
     from gigatile.plans.plan import Plan
-    from gigatile.runs.inputs import InputEntry, Inputs
     from gigatile.runs.runner import Result
 
 SOMETHING_FAILED = 3
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _known(place: str) -> Sequence[Any]:
     """The images that a cohort's directory has already, by whose names new ones are told apart."""
-    from gigatile.runs.summary import Summary
+    from gigatile.cohorts.summary import Summary
     from gigatile.storage.store import open_store
 
     store = open_store(place)
@@ -78,8 +78,8 @@ def _run_one(options: RunOptions, place: str) -> int:
 
 def _run_many(options: RunOptions, inputs: Inputs, place: str) -> int:
     from gigatile.cli.request import make_plan, read_model
+    from gigatile.cohorts.run import CohortResult, run_cohort
     from gigatile.machine import available_bytes
-    from gigatile.runs.cohort import CohortResult, run_cohort
 
     # Once for all of them; and a model that cannot be loaded is no fault of the images.
     model = read_model(options)

@@ -10,7 +10,7 @@ from gigatile.cli.parser import emit, emit_json
 from gigatile.cli.verify import directory_parser
 
 if TYPE_CHECKING:
-    from gigatile.runs.cohort_status import CohortStatus
+    from gigatile.cohorts.status import CohortStatus
     from gigatile.runs.status import Status
 
 
@@ -30,7 +30,7 @@ def _state(directory: str) -> Status | CohortStatus:
         from gigatile.runs.status import status
 
         return status(directory)
-    from gigatile.runs.cohort_status import cohort_status
+    from gigatile.cohorts.status import cohort_status
     from gigatile.storage.store import open_store
 
     return cohort_status(open_store(directory, durable=False))

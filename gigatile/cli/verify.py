@@ -9,7 +9,7 @@ from gigatile.cli.inputs import check_run_directory
 from gigatile.cli.parser import Parser, add_debug, emit, emit_json
 
 if TYPE_CHECKING:
-    from gigatile.runs.cohort_status import CohortReport
+    from gigatile.cohorts.status import CohortReport
     from gigatile.runs.verify import Report
 
 DAMAGED = 3
@@ -41,7 +41,7 @@ def _report(directory: str) -> Report | CohortReport:
         from gigatile.runs.verify import verify
 
         return verify(directory)
-    from gigatile.runs.cohort_status import cohort_verify
+    from gigatile.cohorts.status import cohort_verify
     from gigatile.storage.store import open_store
 
     return cohort_verify(open_store(directory))

@@ -22,12 +22,15 @@ from gigatile.errors import GigatileError, StorageError
 from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunStarted, ignore
 from gigatile.executors.executor import Failure, Job, Outcome, Task
 from gigatile.executors.queue import Deaths, Policy, Queue, poison
+from gigatile.ledger.compaction import compact
+from gigatile.ledger.reader import LedgerReader
+from gigatile.ledger.state import FAILED, PENDING, LedgerState
+from gigatile.ledger.writer import LedgerWriter
 from gigatile.models.shipping import Shipment, ship
 from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
 from gigatile.plans.plan import Plan
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
-from gigatile.runs.ledger import FAILED, PENDING, LedgerReader, LedgerState, LedgerWriter, compact
 from gigatile.runs.shards import missing_shards
 from gigatile.runs.status import seam_map, totals
 from gigatile.runs.versions import versions

@@ -16,10 +16,10 @@ from gigatile.engine.block import BlockEngine, BlockKey, BlockRecord
 from gigatile.errors import BlockError, StorageError
 from gigatile.executors.executor import Failure, Notify, Outcome
 from gigatile.images.image import DEFAULT_CACHE_BYTES
+from gigatile.ledger.writer import LedgerWriter
 from gigatile.models.shipping import Shipment, offer
 from gigatile.plans.plan import Plan
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.ledger import LedgerWriter
 from gigatile.runs.versions import versions
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from gigatile.ledger.state import DONE, EMPTY, LedgerState
 from gigatile.outputs.layout import ArrayLayout
-from gigatile.runs.ledger_state import DONE, EMPTY, LedgerState
 from gigatile.storage.store import Entry, Store
 
 Mask = npt.NDArray[np.bool_]

@@ -8,10 +8,11 @@ from os import PathLike
 from typing import Any
 
 from gigatile.errors import RunRefused
+from gigatile.ledger.lines import Grid
+from gigatile.ledger.reader import LedgerReader
+from gigatile.ledger.state import DONE, EMPTY, FAILED, LedgerState
 from gigatile.outputs.omezarr import read_layouts
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.ledger import DONE, EMPTY, FAILED, LedgerReader, LedgerState
-from gigatile.runs.lines import Grid
 from gigatile.units import format_bytes, format_seconds
 
 VISIBLE = 0.005

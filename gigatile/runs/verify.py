@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gigatile.engine.block import BlockKey
+from gigatile.ledger.reader import LedgerReader
+from gigatile.ledger.state import DONE, EMPTY, FAILED, PENDING
+from gigatile.ledger.writer import LedgerWriter
 from gigatile.outputs.check import check_shard
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import is_complete, read_layouts
 from gigatile.outputs.shard import ShardReceipt
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.ledger import DONE, EMPTY, FAILED, PENDING, LedgerReader, LedgerWriter
 from gigatile.runs.shards import ABSENT, Mask, shard_place
 from gigatile.runs.status import existing_run
 

@@ -21,11 +21,11 @@ from gigatile.executors.executor import Notify, Outcome
 from gigatile.images.decode_units import edges
 from gigatile.images.image import Image
 from gigatile.images.info import ImageInfo, Level
+from gigatile.ledger.writer import LedgerWriter
 from gigatile.machine import peak_resident_bytes
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.plans.plan import Plan
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.ledger import LedgerWriter
 
 SIDE = 16
 """Of a block, in pixels; tile, chunk and shard are the same."""

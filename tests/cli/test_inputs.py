@@ -10,11 +10,11 @@ import pytest
 from gigatile.cli.inputs import check_image, check_run_directory, options_of, read_inputs
 from gigatile.cli.main import main
 from gigatile.cli.options import read_options, run_parser
+from gigatile.cohorts.inputs import InputEntry
+from gigatile.cohorts.rows import Blocks
+from gigatile.cohorts.summary import Summary
 from gigatile.errors import ImageError, RunRefused, UsageError
-from gigatile.runs.inputs import InputEntry
-from gigatile.runs.rows import Blocks
 from gigatile.runs.status import status
-from gigatile.runs.summary import Summary
 from gigatile.storage.local import LocalStore
 from tests.small_runs import run_small, write_inputs
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.ledger.reader import LedgerReader
+from gigatile.ledger.writer import LedgerWriter
 from gigatile.outputs.layout import ArrayLayout
-from gigatile.runs.ledger import LedgerReader, LedgerWriter
 from gigatile.runs.shards import ABSENT, missing_shards, shard_place, shard_sizes
 from gigatile.storage.store import Entry
 from tests.runs.memory_store import MemoryStore

@@ -6,8 +6,9 @@ import random
 import pytest
 
 from gigatile.errors import RunRefused
+from gigatile.ledger.reader import LedgerReader
+from gigatile.ledger.state import PENDING
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.ledger import PENDING, LedgerReader
 from gigatile.runs.verify import verify
 from gigatile.storage.local import FileJournal
 from tests.runs.memory_store import MemoryStore, copy_tree

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gigatile.cohorts.rows import STATES, ImageRow, is_complete, totals
+from gigatile.cohorts.summary import JSON, Summary, ledger_bytes
 from gigatile.errors import RunRefused
-from gigatile.runs.rows import STATES, ImageRow, is_complete, totals
-from gigatile.runs.summary import JSON, Summary, ledger_bytes
 from gigatile.storage.store import Store
 from gigatile.units import format_bytes, format_seconds
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gigatile.engine.block import BlockKey
-from gigatile.runs.attempts import Attempts, Suspicion
-from gigatile.runs.lines import (
+from gigatile.ledger.attempts import Attempts, Suspicion
+from gigatile.ledger.lines import (
     Blocks,
     Damaged,
     Done,
@@ -32,7 +32,7 @@ from gigatile.runs.lines import (
     among,
     identity_numbers,
 )
-from gigatile.runs.totals import Totals
+from gigatile.ledger.totals import Totals
 
 PENDING, FAILED, EMPTY, DONE = 0, 1, 2, 3
 """Codes of the status of a block."""

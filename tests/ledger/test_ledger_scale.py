@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gigatile.engine.block import BlockKey, BlockRecord
-from gigatile.runs.lines import Started, framed, line_of_record, new_identity
+from gigatile.ledger.lines import Started, framed, line_of_record, new_identity
 
 MIB = 1 << 20
 
@@ -41,7 +41,8 @@ def _record(key: BlockKey, attempt: str) -> BlockRecord:
 CHILD = r"""
 import json, sys, time
 from pathlib import Path
-from gigatile.runs.ledger import DONE, LedgerReader
+from gigatile.ledger.reader import LedgerReader
+from gigatile.ledger.state import DONE
 from gigatile.storage.local import LocalStore
 
 def peak():  # of this program, and not of the one that it was forked from

@@ -15,10 +15,10 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from gigatile.cohorts.inputs import InputEntry
 from gigatile.errors import Cancelled, GigatileError, StorageError
 from gigatile.executors.executor import Job, Outcome, Task
 from gigatile.runs.execution import RunWork
-from gigatile.runs.inputs import InputEntry
 
 Begin = Callable[[InputEntry], AbstractContextManager[RunWork]]
 """Opens, plans and locks one image; called in a thread of its own."""

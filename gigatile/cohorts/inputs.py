@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gigatile.errors import ImageError, UsageError
-from gigatile.runs.listing import Row, read_rows
-from gigatile.runs.names import (
+from gigatile.cohorts.listing import Row, read_rows
+from gigatile.cohorts.names import (
     READABLE,
     ZARR,
     Known,
@@ -29,7 +28,8 @@ from gigatile.runs.names import (
     safe_name,
     shown,
 )
-from gigatile.runs.patterns import has_magic, images_in, is_zarr, matches, natural, spells_suffix
+from gigatile.cohorts.patterns import has_magic, images_in, is_zarr, matches, natural, spells_suffix
+from gigatile.errors import ImageError, UsageError
 from gigatile.storage.url import BUCKET_SCHEMES, WEB_SCHEMES, scheme_of
 
 _NAMED = 3
@@ -91,7 +91,7 @@ def resolve_inputs(images: Sequence[str], listing: str | None = None, known: Seq
         Paths and URLs of images, folders of images, and patterns (``*``, ``?``, ``[...]``, ``**`` for any number of
         folders). What exists under its literal path is that file, whatever characters are in it.
     listing : str, optional
-        A CSV file instead of `images`, see `gigatile.runs.listing`.
+        A CSV file instead of `images`, see `gigatile.cohorts.listing`.
     known : sequence of Known
         The images that the cohort has already: `Summary.known`; of two at one location the last one counts. They
         keep their names; what collides with one is called ``<parent>__<name>``. Folders move: where an image is

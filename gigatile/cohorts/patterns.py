@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from fnmatch import translate
 from pathlib import Path, PurePosixPath
 
+from gigatile.cohorts.names import READABLE, ZARR, has_suffix
 from gigatile.errors import ImageError
-from gigatile.runs.names import READABLE, ZARR, has_suffix
 
 _MAGIC = re.compile(r"[*?\[]")
 _ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")

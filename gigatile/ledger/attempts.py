@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.runs.lines import Identities, Integers, among
+from gigatile.ledger.lines import Identities, Integers, among
 
 _PRUNED_FROM = 1 << 16
 

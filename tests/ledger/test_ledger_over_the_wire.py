@@ -7,9 +7,13 @@ import pytest
 
 from gigatile.engine.block import BlockKey, BlockRecord
 from gigatile.errors import RunRefused
-from gigatile.runs import compaction
+from gigatile.ledger import compaction
+from gigatile.ledger.attempts import Suspicion
+from gigatile.ledger.compaction import compact
+from gigatile.ledger.reader import LedgerReader
+from gigatile.ledger.state import DONE, FAILED
+from gigatile.ledger.writer import LedgerWriter
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.ledger import DONE, FAILED, LedgerReader, LedgerWriter, Suspicion, compact
 from tests.object_store import object_store
 
 GRIDS = [(3, 3)]

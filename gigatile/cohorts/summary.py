@@ -21,10 +21,10 @@ from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+from gigatile.cohorts.inputs import InputEntry
+from gigatile.cohorts.names import Known, file_bytes
+from gigatile.cohorts.rows import Blocks, ImageRow, decode_json, encode_csv, encode_json, is_complete, now, paragraph
 from gigatile.errors import RunRefused, StorageError
-from gigatile.runs.inputs import InputEntry
-from gigatile.runs.names import Known, file_bytes
-from gigatile.runs.rows import Blocks, ImageRow, decode_json, encode_csv, encode_json, is_complete, now, paragraph
 from gigatile.storage.store import Store
 
 if TYPE_CHECKING:

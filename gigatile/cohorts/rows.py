@@ -25,8 +25,8 @@ from datetime import UTC, datetime
 from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from gigatile.cohorts.names import folded, is_reserved, safe_name
 from gigatile.errors import RunRefused
-from gigatile.runs.names import folded, is_reserved, safe_name
 
 if TYPE_CHECKING:
     from gigatile.runs.status import Status

@@ -16,9 +16,12 @@ from hypothesis import strategies as st
 
 from gigatile.engine.block import BlockKey, BlockRecord
 from gigatile.errors import StorageError
+from gigatile.ledger.attempts import Suspicion
+from gigatile.ledger.compaction import SEGMENTS, compact
+from gigatile.ledger.reader import LedgerReader
+from gigatile.ledger.state import DONE, EMPTY, FAILED, PENDING
+from gigatile.ledger.writer import LedgerWriter
 from gigatile.runs import ledger_reader, ledger_state
-from gigatile.runs.compaction import SEGMENTS
-from gigatile.runs.ledger import DONE, EMPTY, FAILED, PENDING, LedgerReader, LedgerWriter, Suspicion, compact
 from gigatile.storage.local import LocalStore
 from tests.runs.memory_store import MemoryStore
 

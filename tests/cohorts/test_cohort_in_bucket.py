@@ -8,12 +8,12 @@ import pytest
 
 from gigatile.cli.inputs import check_run_directory
 from gigatile.cli.main import main
+from gigatile.cohorts.inputs import InputEntry, resolve_inputs
+from gigatile.cohorts.rows import Blocks
+from gigatile.cohorts.status import cohort_status, cohort_verify
+from gigatile.cohorts.summary import Summary
 from gigatile.errors import ImageError, RunRefused
-from gigatile.runs.cohort_status import cohort_status, cohort_verify
-from gigatile.runs.inputs import InputEntry, resolve_inputs
-from gigatile.runs.rows import Blocks
 from gigatile.runs.status import status
-from gigatile.runs.summary import Summary
 from gigatile.storage.store import open_store
 from tests.object_store import object_store
 

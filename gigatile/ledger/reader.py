@@ -13,8 +13,7 @@ import numpy as np
 
 from gigatile.engine.block import BlockKey, BlockRecord
 from gigatile.errors import StorageError
-from gigatile.runs.ledger_state import LedgerState
-from gigatile.runs.lines import (
+from gigatile.ledger.lines import (
     Finished,
     Grid,
     Integers,
@@ -24,6 +23,7 @@ from gigatile.runs.lines import (
     parse_lines,
     record_of_line,
 )
+from gigatile.ledger.state import LedgerState
 from gigatile.storage.store import Store
 
 PIECE_BYTES = 1 << 18

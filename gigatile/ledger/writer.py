@@ -5,7 +5,7 @@
     LedgerWriter ──append──▶ segments (one log a process; lines.py) ──▶ LedgerReader ──▶ LedgerState (arrays)
                                   ▲ compact: in buckets, where a log is many small objects
 
-The state of a block is a function of the *set* of lines; see `gigatile.runs.ledger_state`.
+The state of a block is a function of the *set* of lines; see `gigatile.ledger.state`.
 """
 
 from __future__ import annotations
@@ -16,27 +16,8 @@ from itertools import islice
 from typing import Literal
 
 from gigatile.engine.block import BlockKey, BlockRecord
-from gigatile.runs.attempts import Suspicion
-from gigatile.runs.compaction import compact
-from gigatile.runs.ledger_reader import LedgerReader
-from gigatile.runs.ledger_state import DONE, EMPTY, FAILED, LARGEST_MAP, PENDING, LedgerState
-from gigatile.runs.lines import Damaged, Released, Retried, Started, framed, line_of_record, new_identity
-from gigatile.runs.totals import Totals
+from gigatile.ledger.lines import Damaged, Released, Retried, Started, framed, line_of_record, new_identity
 from gigatile.storage.store import Store
-
-__all__ = [
-    "DONE",
-    "EMPTY",
-    "FAILED",
-    "LARGEST_MAP",
-    "PENDING",
-    "LedgerReader",
-    "LedgerState",
-    "LedgerWriter",
-    "Suspicion",
-    "Totals",
-    "compact",
-]
 
 Why = Literal["damaged", "retried"]
 _REVOKED_TOGETHER = 1_000

@@ -10,6 +10,10 @@ from pathlib import Path
 from threading import Event as Signal
 from typing import Any
 
+from gigatile.cohorts.inputs import InputEntry
+from gigatile.cohorts.rows import Blocks
+from gigatile.cohorts.summary import Summary
+from gigatile.cohorts.work import CohortWork, Limits
 from gigatile.errors import GigatileError, ImageError, ModelError, UsageError
 from gigatile.events import (
     BlockFinished,
@@ -26,14 +30,10 @@ from gigatile.machine import available_cores, working
 from gigatile.plans.plan import Plan
 from gigatile.runs.begin import Existing, begun
 from gigatile.runs.carrier import Carrier, open_carrier
-from gigatile.runs.cohort_work import CohortWork, Limits
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.execution import RunWork
-from gigatile.runs.inputs import InputEntry
-from gigatile.runs.rows import Blocks
 from gigatile.runs.runner import callbacks, how_to_run
 from gigatile.runs.status import status
-from gigatile.runs.summary import Summary
 from gigatile.storage.store import Store, open_store
 
 MakePlan = Callable[[InputEntry], Plan]
@@ -71,7 +71,7 @@ def run_cohort(
     Parameters
     ----------
     entries : sequence of InputEntry
-        See `gigatile.runs.inputs.resolve_inputs`.
+        See `gigatile.cohorts.inputs.resolve_inputs`.
     make_plan : callable
         Opens and plans one image; called in another thread, while others are worked on.
     out : path or URL

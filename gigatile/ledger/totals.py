@@ -8,7 +8,7 @@ from itertools import chain
 
 import numpy as np
 
-from gigatile.runs.lines import Failed, Finished
+from gigatile.ledger.lines import Failed, Finished
 
 _SEAM_UNIT = 2.0**64
 """Parts of a difference that are counted; a power of two, so that scaling is exact."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
+from gigatile.cohorts.names import is_url, shown
 from gigatile.errors import ImageError, UsageError
-from gigatile.runs.names import is_url, shown
 
 PER_IMAGE = ("level", "channels", "source_pixel_size", "roi")
 """Options that a list may give for each image; whether each is built yet is for the command line to say."""

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gigatile.errors import ImageError, UsageError
-from gigatile.runs.inputs import as_cohort, check_literal, resolve_inputs
-from gigatile.runs.names import (
+from gigatile.cohorts.inputs import as_cohort, check_literal, resolve_inputs
+from gigatile.cohorts.names import (
     Known,
     assign_names,
     file_bytes,
@@ -18,6 +17,7 @@ from gigatile.runs.names import (
     safe_name,
     without_suffix,
 )
+from gigatile.errors import ImageError, UsageError
 
 
 def touch(folder, *paths):

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gigatile.cohorts.inputs import InputEntry, resolve_inputs
+from gigatile.cohorts.rows import STATES, Blocks, ImageRow, decode_json, encode_csv, encode_json, paragraph, totals
+from gigatile.cohorts.status import SHOWN, cohort_status, cohort_verify
+from gigatile.cohorts.summary import Summary
 from gigatile.errors import RunRefused, StorageError
-from gigatile.runs.cohort_status import SHOWN, cohort_status, cohort_verify
-from gigatile.runs.inputs import InputEntry, resolve_inputs
-from gigatile.runs.rows import STATES, Blocks, ImageRow, decode_json, encode_csv, encode_json, paragraph, totals
 from gigatile.runs.status import Status, status
-from gigatile.runs.summary import Summary
 from gigatile.storage.local import LocalStore
 
 

@@ -10,14 +10,14 @@ import pytest
 import tifffile
 
 import gigatile as gt
+from gigatile.cohorts.inputs import resolve_inputs
+from gigatile.cohorts.run import run_cohort
+from gigatile.cohorts.summary import Summary
 from gigatile.engine.block import BlockKey
 from gigatile.errors import Cancelled, RunRefused
 from gigatile.events import BlockFinished, CohortEnded, ImageEnded, ImageStarted
+from gigatile.ledger.writer import LedgerWriter
 from gigatile.plans.build import shared
-from gigatile.runs.cohort import run_cohort
-from gigatile.runs.inputs import resolve_inputs
-from gigatile.runs.ledger import LedgerWriter
-from gigatile.runs.summary import Summary
 from gigatile.storage.store import open_store
 from tests.small_runs import TILING, fingerprints, finished, lines, noise, write_conv, write_models, write_zarr
 
