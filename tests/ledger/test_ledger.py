@@ -21,7 +21,6 @@ from gigatile.ledger.compaction import SEGMENTS, compact
 from gigatile.ledger.reader import LedgerReader
 from gigatile.ledger.state import DONE, EMPTY, FAILED, PENDING
 from gigatile.ledger.writer import LedgerWriter
-from gigatile.runs import ledger_reader, ledger_state
 from gigatile.storage.local import LocalStore
 from tests.runs.memory_store import MemoryStore
 
@@ -325,7 +324,7 @@ def test_a_retried_block_says_why_it_failed_the_last_time(tmp_path):
 
 
 def test_errors_beyond_those_that_are_kept_come_up_when_those_before_are_mended(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_state, "ERRORS", 2)
+    monkeypatch.setattr("gigatile.ledger.state.ERRORS", 2)
     ledger = written(tmp_path, *(record(row, "failed", error=f"row {row}") for row in (5, 1, 7, 0, 3, 2)))
     view = reader(tmp_path)
     assert list(view.scan().errors().values()) == ["row 0", "row 1"]
@@ -481,7 +480,7 @@ def deaths(lines, chosen, revoked):
 
 @pytest.mark.parametrize("together", [1, 3])
 def test_more_contested_blocks_than_are_settled_together_are_settled_all_the_same(tmp_path, monkeypatch, together):
-    monkeypatch.setattr(ledger_reader, "SETTLED_TOGETHER", together)
+    monkeypatch.setattr("gigatile.ledger.reader.SETTLED_TOGETHER", together)
     ledger = written(tmp_path, *(record(row, "failed", error="x", tiles=1) for row in range(8)))
     view = reader(tmp_path)
     ledger.revoke_all(view.identities(view.scan().failures()), "retried")
@@ -498,7 +497,7 @@ def test_pieces_of_any_size_are_put_together(tmp_path, monkeypatch, piece):
     written(tmp_path, *(record(row, trace="x" * row * 40) for row in range(8)))
     written(tmp_path, record(0, level=1))
     expected = found(tmp_path)
-    monkeypatch.setattr(ledger_reader, "PIECE_BYTES", piece)
+    monkeypatch.setattr("gigatile.ledger.reader.PIECE_BYTES", piece)
     assert found(tmp_path) == expected
     assert len(expected) == 9
 
