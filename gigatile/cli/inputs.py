@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from gigatile.cli.options import Given, RunOptions, read_values
-from gigatile.cli.values import Where
+from gigatile.cli.options import RunOptions, read_values
+from gigatile.cli.values import Given, Where
 from gigatile.cohorts.inputs import InputEntry, Inputs, check_literal, nearby, resolve_inputs
 from gigatile.cohorts.names import Known, is_url
 from gigatile.errors import ModelError, RunRefused
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 
 DirectoryKind = Literal["run", "cohort"]
 _MARKERS: tuple[tuple[str, DirectoryKind], ...] = (("run.json", "run"), ("summary.json", "cohort"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gigatile.cli.option_table import BY_NAME, EXCLUSIVE, GROUPS, OPTIONS
 from gigatile.cli.parser import Parser, add_debug
-from gigatile.cli.values import Where, fraction_of, option_flag
+from gigatile.cli.values import Given, Where, fraction_of, option_flag
 from gigatile.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
 Existing = Literal["resume", "retry-failed", "overwrite"]
 USUAL_TILE = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """The text of one option and where it was written."""
-
-    text: str
-    where: Where
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, ValidationError
 
 from gigatile.cli.option_table import BY_NAME
-from gigatile.cli.options import Given
-from gigatile.cli.values import Where, nearest
+from gigatile.cli.values import Given, Where, nearest
 from gigatile.errors import UsageError
 
 FILE_NAME = "pipeline.yaml"

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any, Protocol, TextIO
 
 from gigatile.cli.account import Account, Warnings
+from gigatile.cli.memory_gauge import MemoryGauge
 from gigatile.cli.progress_text import plain_line
 from gigatile.events import BlockFinished, CohortEnded, Event, RunEnded, TilesInferred, Warned
 
@@ -142,30 +143,6 @@ class JsonDisplay:
     def _write(self, name: str, fields: dict[str, Any]) -> None:
         record = {"event": name, "elapsed": round(self._clock() - self._started, 3), **fields}
         write_now(self._stream, json.dumps(record, default=dict) + "\n")
-
-
-class MemoryGauge:
-    """Resident memory of this process and its children, looked at once a second at most."""
-
-    def __init__(self, clock: Clock = time.monotonic) -> None:
-        import psutil
-
-        self._process, self._gone = psutil.Process(), psutil.Error
-        self._clock = clock
-        self._looked = float("-inf")
-        self._bytes = 0
-
-    def bytes(self) -> int:
-        """Resident bytes now; shared pages count once in each process."""
-        if self._clock() - self._looked >= 1.0:
-            self._bytes = self._process.memory_info().rss
-            for child in self._process.children(recursive=True):
-                try:
-                    self._bytes += child.memory_info().rss
-                except self._gone:
-                    continue  # it ended between being listed and being looked at
-            self._looked = self._clock()
-        return self._bytes
 
 
 def event_name(event: Event) -> str:

@@ -35,7 +35,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gigatile.cli.account import Account, Tone
-from gigatile.cli.progress import MemoryGauge
+from gigatile.cli.memory_gauge import MemoryGauge
 from gigatile.cli.progress_text import (
     blocks_total,
     earlier,

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 def _known(place: str) -> Sequence[Any]:
     """The images that a cohort's directory has already, by whose names new ones are told apart."""
     from gigatile.cohorts.summary import Summary
-    from gigatile.storage.store import open_store
+    from gigatile.storage.open import open_store
 
     store = open_store(place)
     return Summary.open(store).known if store.size("summary.json") is not None else ()

@@ -31,6 +31,6 @@ def _state(directory: str) -> Status | CohortStatus:
 
         return status(directory)
     from gigatile.cohorts.status import cohort_status
-    from gigatile.storage.store import open_store
+    from gigatile.storage.open import open_store
 
     return cohort_status(open_store(directory, durable=False))

@@ -33,6 +33,14 @@ class Where:
         return f"'{self.name}: {value}'" if self.file else f"{option_flag(self.name)} {value}"
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The text of one option and where it was written."""
+
+    text: str
+    where: Where
+
+
 Parse = Callable[[str, Where], Any]
 
 

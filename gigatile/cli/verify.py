@@ -42,6 +42,6 @@ def _report(directory: str) -> Report | CohortReport:
 
         return verify(directory)
     from gigatile.cohorts.status import cohort_verify
-    from gigatile.storage.store import open_store
+    from gigatile.storage.open import open_store
 
     return cohort_verify(open_store(directory))

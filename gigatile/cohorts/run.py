@@ -34,7 +34,8 @@ from gigatile.runs.directory import RunDirectory
 from gigatile.runs.execution import RunWork
 from gigatile.runs.runner import callbacks, how_to_run
 from gigatile.runs.status import status
-from gigatile.storage.store import Store, open_store
+from gigatile.storage.open import open_store
+from gigatile.storage.store import Store
 
 MakePlan = Callable[[InputEntry], Plan]
 OVERLAPPING = 2

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from gigatile.errors import ImageError, StorageError
-from gigatile.storage.files import LocalFile, is_prefix, sampled_digest, zarr_store
+from gigatile.storage.files import LocalFile, is_prefix, zarr_store
+from gigatile.storage.reading import sampled_digest
 from gigatile.storage.url import WEB_SCHEMES, redacted, scheme_of
 
 T = TypeVar("T")

@@ -21,7 +21,8 @@ from os import PathLike, fspath
 from typing import Any
 
 from gigatile.errors import RunRefused
-from gigatile.storage.store import Store, open_store
+from gigatile.storage.open import open_store
+from gigatile.storage.store import Store
 
 RUN_JSON, PREDICTION, LEDGER, MODELS, LOCK = "run.json", "prediction.zarr", "ledger", "models", "lock"
 

@@ -13,20 +13,17 @@ import io
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from hashlib import sha256
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gigatile.errors import ImageError, UsageError
 from gigatile.storage.listing import glob, is_prefix, zarr_store
-from gigatile.storage.reading import ByteSource
+from gigatile.storage.reading import ByteSource, sampled_digest
 from gigatile.storage.url import BUCKET_SCHEMES, WEB_SCHEMES, redacted, scheme_of
 
 __all__ = ["LocalFile", "as_file", "file_identity", "glob", "is_prefix", "open_bytes", "sampled_digest", "zarr_store"]
 
-SPAN_BYTES = 1 << 16
-SPANS = 16
 BLOCK_BYTES = 1 << 16
 AHEAD_BLOCKS = 16
 """Read at once, at most, where somebody reads on and on: 1 MiB."""
@@ -127,25 +124,6 @@ class LocalFile:
 def as_file(source: ByteSource) -> io.RawIOBase:
     """A file object, read only, over a file that is read at positions. For one thread at a time."""
     return _FileFace(source)
-
-
-def sampled_digest(read: Callable[[int, int], bytes], size: int) -> str:
-    """SHA-256 of the first and last 64 KiB and of 16 spans of 64 KiB spread evenly between them.
-
-    A digest of a whole slide would read gigabytes before the first tile; a header, a trailer and
-    16 spans tell two files apart unless someone takes care that they do not.
-    """
-    digest = sha256()
-    last = max(0, size - SPAN_BYTES)
-    starts = sorted({last * i // (SPANS + 1) for i in range(SPANS + 2)})
-    end = 0
-    for start in starts:
-        start = max(start, end)  # small files: no byte twice, so they are digested whole
-        stop = min(start + SPAN_BYTES, size)
-        if stop > start:
-            digest.update(read(start, stop - start))
-            end = stop
-    return digest.hexdigest()
 
 
 def file_identity(file: ByteSource) -> dict[str, str | int]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gigatile.errors import ImageError, StorageError
 from gigatile.storage.client import StorageRefused, connect, exceptions, obstore, patiently
-from gigatile.storage.files import sampled_digest
+from gigatile.storage.reading import sampled_digest
 from gigatile.storage.url import WEB_SCHEMES, bucket_url, redacted, scheme_of
 
 COALESCE_BYTES = 256 << 10

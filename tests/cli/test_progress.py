@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from gigatile.cli import account
-from gigatile.cli.progress import JsonDisplay, MemoryGauge, PlainDisplay, open_display
+from gigatile.cli.memory_gauge import MemoryGauge
+from gigatile.cli.progress import JsonDisplay, PlainDisplay, open_display
 from gigatile.cli.progress_rich import frame
 from gigatile.cli.progress_text import plain_line
 from gigatile.cli.snapshot import Snapshot

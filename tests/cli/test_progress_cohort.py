@@ -335,7 +335,7 @@ class TestPlain:
         assert stream.getvalue() == "gigatile: block 0/0/7 of a failed: cannot decode tile 3\n"
 
     def test_lines_become_rare_in_runs_of_days(self, clock, monkeypatch):
-        monkeypatch.setattr("gigatile.cli.progress.MemoryGauge.bytes", lambda gauge: 0)  # slow, and not asked here
+        monkeypatch.setattr("gigatile.cli.memory_gauge.MemoryGauge.bytes", lambda gauge: 0)  # slow, and not asked here
         display, stream = plain(clock)
         display(CohortStarted("out", 1000, 2, 2**30))
         plan(display, "a", blocks=200_000)

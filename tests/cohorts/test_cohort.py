@@ -18,7 +18,7 @@ from gigatile.errors import Cancelled, RunRefused
 from gigatile.events import BlockFinished, CohortEnded, ImageEnded, ImageStarted
 from gigatile.ledger.writer import LedgerWriter
 from gigatile.plans.build import shared
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 from tests.small_runs import TILING, fingerprints, finished, lines, noise, write_conv, write_models, write_zarr
 
 IMAGES = {"a": (330, 400), "b": (90, 90), "c": (200, 300)}

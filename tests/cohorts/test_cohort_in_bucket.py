@@ -14,7 +14,7 @@ from gigatile.cohorts.status import cohort_status, cohort_verify
 from gigatile.cohorts.summary import Summary
 from gigatile.errors import ImageError, RunRefused
 from gigatile.runs.status import status
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 from tests.object_store import object_store
 
 

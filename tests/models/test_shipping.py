@@ -16,7 +16,7 @@ from gigatile.errors import ModelError, StorageError
 from gigatile.models import onnx as onnx_models
 from gigatile.models import shipping
 from gigatile.models.shipping import Shipment, offer, ship
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 from tests.object_store import object_store
 from tests.small_runs import write_conv
 

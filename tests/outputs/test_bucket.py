@@ -16,7 +16,7 @@ from gigatile.outputs.omezarr import ResultMetadata, create_result, is_complete,
 from gigatile.outputs.pyramid import downsample_shard
 from gigatile.outputs.reading import LevelReader
 from gigatile.outputs.shard import EMPTY_SHARD, ShardWriter
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 from gigatile.tiling.region import Region
 from tests import object_store
 

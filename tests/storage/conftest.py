@@ -8,7 +8,7 @@ import secrets
 import pytest
 
 from gigatile.storage.local import LocalStore
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 from tests.object_store import object_store
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from gigatile.errors import StorageError, UsageError
 from gigatile.storage.files import open_bytes
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 from tests.faulty_proxy import Faults, faulty_proxy
 from tests.object_store import ACCESS_KEY, SECRET_KEY
 

@@ -12,7 +12,7 @@ from gigatile.errors import StorageError
 from gigatile.storage import client
 from gigatile.storage.bucket import PART_BYTES
 from gigatile.storage.files import open_bytes
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 from tests.faulty_proxy import Faults, faulty_proxy
 from tests.object_store import tree
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from gigatile.errors import ImageError, StorageError, UsageError
 from gigatile.storage.files import AHEAD_BLOCKS, BLOCK_BYTES, as_file, open_bytes, sampled_digest
+from gigatile.storage.open import open_store
 from gigatile.storage.remote import COALESCE_BYTES, REQUEST_BYTES, coalesced
-from gigatile.storage.store import open_store
 from tests.faulty_proxy import Faults, faulty_proxy
 
 from .web_server import web_server

@@ -10,7 +10,7 @@ import zarr
 
 from gigatile.errors import UsageError
 from gigatile.storage.files import glob, is_prefix, zarr_store
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 
 from .web_server import web_server
 

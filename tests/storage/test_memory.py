@@ -11,7 +11,7 @@ from gigatile.storage.bucket import WRITER_BYTES
 
 CHILD = """
 import json, resource, sys
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 
 store = open_store(sys.argv[1])
 store.write("first", bytes(1 << 20))  # the library, its threads, a connection

@@ -9,7 +9,7 @@ import pytest
 
 from gigatile.errors import GigatileError, StorageError, UsageError
 from gigatile.storage.files import open_bytes, zarr_store
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 from gigatile.storage.url import redacted
 from tests.object_store import ACCESS_KEY, SECRET_KEY
 

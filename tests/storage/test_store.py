@@ -11,7 +11,8 @@ import pytest
 from gigatile.errors import RunRefused, StorageError, UsageError
 from gigatile.storage.bucket import PART_BYTES, BucketStore
 from gigatile.storage.local import LocalStore
-from gigatile.storage.store import Entry, open_store
+from gigatile.storage.open import open_store
+from gigatile.storage.store import Entry
 
 BIG = random.Random(4).randbytes(2 * PART_BYTES + 12_345)
 
