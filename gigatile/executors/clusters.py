@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -156,7 +157,10 @@ def existing_cluster(address: Any) -> Iterator[Any]:
         _check_scheduler_file(address)
     where: dict[str, Any] = {"scheduler_file": str(address)} if isinstance(address, Path) else {"address": address}
     try:
-        client = Client(timeout=f"{ANSWER_SECONDS}s", set_as_default=False, **where)
+        with warnings.catch_warnings():
+            # It compares packages that play no part here; what does is compared as each worker prepares its job.
+            warnings.filterwarnings("ignore", "(?s)Mismatched versions found")
+            client = Client(timeout=f"{ANSWER_SECONDS}s", set_as_default=False, **where)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise UsageError(
             f"executor {address}",

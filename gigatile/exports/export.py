@@ -8,10 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from gigatile.cohorts.summary import Summary
 from gigatile.errors import BlockError, UsageError
 from gigatile.exports.result import Result
-from gigatile.runs.summary import Summary
-from gigatile.storage.store import open_store
+from gigatile.storage.open import open_store
 
 Writer = Callable[[Result, Path, str | None], None]
 
