@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gigatile.cli.options import RunOptions, read_values
 from gigatile.cli.values import Given, Where
@@ -53,7 +53,10 @@ def read_inputs(images: Sequence[str], listing: str | None, known: Sequence[Know
 
 def options_of(options: RunOptions, entry: InputEntry) -> RunOptions:
     """The request for one of its images; what a list says of an image comes before what is said for all."""
-    return replace(options, image=entry.image, **read_values(_given(entry)))
+    values = read_values(_given(entry))
+    # As on the command line over a pipeline file: an option displaces the one that excludes it.
+    displaced: dict[str, Any] = {"pixel_size": None} if "level" in values else {}
+    return replace(options, image=entry.image, **displaced, **values)
 
 
 def _given(entry: InputEntry) -> dict[str, Given]:

@@ -102,7 +102,7 @@ OPTIONS = (
         v.normalize,
     ),
     Option("where", "level", "N", "pyramid level to work on (default: 0)", v.whole(least=0, example=0)),
-    Option("where", "pixel_size", "P", "work at this pixel size instead", v.positive, works=NOTHING),
+    Option("where", "pixel_size", "P", "work at this pixel size instead", v.positive),
     Option("where", "source_pixel_size", "P", "micrometres a pixel of the slide, whatever it says", v.positive),
     Option("where", "roi", "XMIN,YMIN,XMAX,YMAX|FILE.geojson", "only inside this area", v.roi, works=NOTHING),
     Option(

@@ -47,6 +47,7 @@ class RunOptions:
     std: tuple[float, ...]
     level: int
     source_pixel_size: float | None
+    pixel_size: float | None
     mask: str
     tile: tuple[int, int] | None
     overlap: int | None
@@ -260,6 +261,7 @@ def _options(
         std=value("std", ()),
         level=value("level", 0),
         source_pixel_size=value("source_pixel_size"),
+        pixel_size=value("pixel_size"),
         mask=value("mask", "nodata"),
         tile=value("tile"),
         overlap=value("overlap"),

@@ -40,6 +40,8 @@ def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
         image = image.with_pixel_size(options.source_pixel_size)
     image = image.with_bad_chunks(options.on_bad_chunk)
     image = image.select(channels=options.channels, level=options.level)
+    if options.pixel_size is not None:
+        image = image.at(options.pixel_size)
     _check_lengths(options, image)
     model = model or read_model(options)
     tiling = Tiling(

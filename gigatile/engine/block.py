@@ -21,6 +21,7 @@ from gigatile.machine import peak_resident_bytes
 from gigatile.outputs.pyramid import downsample_shard
 from gigatile.outputs.shard import ShardReceipt, ShardWriter
 from gigatile.plans.plan import Plan
+from gigatile.plans.reads import source_reads
 from gigatile.storage.store import Store
 from gigatile.tiling.region import Region
 
@@ -116,7 +117,7 @@ class BlockEngine:
         self._plan, self._store = plan, store
         self._lost = _Seconds()
         level = plan.image.levels[plan.image.level]
-        self._schedule = ReadSchedule(plan.grid, plan.blocks, level, pending)
+        self._schedule = ReadSchedule(source_reads(plan.grid, plan.image.grid), plan.blocks, level, pending)
         plan.image.use_cache(plan.memory.cache_bytes, self._schedule)
         self._border = plan.tiling.parsed_border
         model = plan.model.model
@@ -215,12 +216,16 @@ class BlockEngine:
     def _reader(self, key: BlockKey, image: Image) -> Callable[[Region], tuple[Array, Array | None]]:
         """Reads windows for one block, and tells the cache where it stands."""
         masked = self._plan.mask == "nodata"
+        rounded = self._plan.model.values.needs_bytes and not image.grid.is_level
 
         def read(window: Region) -> tuple[Array, Array | None]:
-            self._schedule.reading(key.row, key.col, window.y0)
+            self._schedule.reading(key.row, key.col, image.grid.first_row(window.y0))
+            valid: Array | None = None
             if masked:
-                return image.read_with_validity(window, self._border)
-            return image.read(window, border=self._border), None
+                pixels, valid = image.read_with_validity(window, self._border)
+            else:
+                pixels = image.read(window, border=self._border)
+            return np.rint(pixels).astype(np.uint8) if rounded else pixels, valid
 
         return read
 

@@ -25,8 +25,6 @@ import numpy.typing as npt
 from gigatile.engine.pipes import Clock
 from gigatile.engine.region import Inference, Progress, Read, Tally, infer_region
 from gigatile.engine.schedule import ReadSchedule
-from gigatile.images.resample import Resampled
-from gigatile.models.values import Values
 from gigatile.plans.plan import Plan
 from gigatile.plans.scales import PIECE_BYTES, ScaledPass
 from gigatile.tiling.region import Region
@@ -42,12 +40,11 @@ class ScaledEngine:
     def __init__(self, plan: Plan, index: int, how: Inference, pending: npt.NDArray[np.bool_]) -> None:
         self._plan = plan
         self._pass: ScaledPass = plan.passes[index]
-        values = _on_means(plan.model.values, plan.image.dtype)
+        values = plan.model.values.for_means_of(plan.image.info.dtype)
         self._how = replace(how, grid=self._pass.grid, model=replace(plan.model, values=values))
-        self._stained = values.normalize in ("macenko", "reinhard")
         level = plan.image.levels[self._pass.level]
         self._schedule = ReadSchedule(self._pass, plan.blocks, level, pending)
-        self._image = Resampled(plan.image, self._pass.source)
+        self._image = plan.image.on(self._pass.source)
         self._image.use_cache(plan.memory.scale_cache_bytes[index], self._schedule)
 
     def rows(self, row: int, col: int, region: Region, progress: Progress) -> ScaledRows:
@@ -63,14 +60,13 @@ class ScaledEngine:
         border, masked = self._plan.tiling.parsed_border, self._plan.mask == "nodata"
 
         def read(window: Region) -> tuple[Array, Array | None]:
-            self._schedule.reading(row, col, self._pass.y.source(window.y0))
+            self._schedule.reading(row, col, self._image.grid.first_row(window.y0))
             valid: Array | None = None
             if masked:
                 pixels, valid = self._image.read_with_validity(window, border)
             else:
-                pixels = self._image.read(window, border)
-            # Stains are defined on bytes: means are rounded, as a stored pyramid would have them.
-            return np.rint(pixels).astype(np.uint8) if self._stained else pixels, valid
+                pixels = self._image.read(window, border=border)
+            return np.rint(pixels).astype(np.uint8) if self._plan.model.values.needs_bytes else pixels, valid
 
         return read
 
@@ -224,8 +220,3 @@ def _between(low: Array, high: Array, share: Array) -> Array:
     high *= share
     low += high
     return low
-
-
-def _on_means(values: Values, dtype: np.dtype[Any]) -> Values:
-    """Values for means of pixels of a dtype: they are floats, but in its units."""
-    return values if values.normalize != "none" else replace(values, scale=values.scale_for(dtype))

@@ -10,10 +10,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
+import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cached_property
 from itertools import islice
 from typing import Any, get_args
@@ -23,8 +22,10 @@ import numpy as np
 from gigatile.errors import ImageError, UsageError
 from gigatile.images.bad_units import BadUnits, Filled, OnBadChunk, Unit, decoded_or_filled
 from gigatile.images.cache import Key, Schedule, UnitCache
+from gigatile.images.decoding import DecodeCounter, decode_pool
 from gigatile.images.info import ImageInfo, Level, Source, Transform, fill_value
 from gigatile.images.pixel_size import RestatedSource
+from gigatile.images.resample import ScaledGrid, grid_at, level_grid, read_on_grid
 from gigatile.machine import available_cores
 from gigatile.tiling.border import Border
 from gigatile.tiling.region import Region
@@ -54,11 +55,14 @@ class Image:
         channels: tuple[int, ...] | None = None,
         level: int = 0,
         on_bad_chunk: OnBadChunk = "fail",
+        grid: ScaledGrid | None = None,
     ) -> None:
         self.source = source
         self.info: ImageInfo = source.info
-        self.level = level
-        """The level that `read` reads and a plan works on where none is named."""
+        self.level = level if grid is None else grid.level
+        """The level that `read` reads where none is named."""
+        self.grid: ScaledGrid = level_grid(self, level) if grid is None else grid
+        """The pixels that are worked on: those of the level, or means of them; see `at`."""
         colours = tuple(i for i in range(len(self.info.channels)) if i != self.info.alpha)
         self.selected = colours if channels is None else channels
         """Indices of the channels that are read, in order; alpha is validity, not a channel."""
@@ -69,7 +73,7 @@ class Image:
         self.bad_units = BadUnits()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.source, self.selected, self.level, self.on_bad_chunk)
+        return _rebuild, (self.source, self.selected, self.on_bad_chunk, self.grid)
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
@@ -82,8 +86,8 @@ class Image:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """dtype of the stored pixels."""
-        return self.info.dtype
+        """dtype of the pixels that are worked on: as stored, float32 of another grid."""
+        return self.info.dtype if self.grid.is_level else np.dtype(np.float32)
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -92,8 +96,8 @@ class Image:
 
     @property
     def grid_shape(self) -> tuple[int, int]:
-        """Height and width of the level that is worked on."""
-        return self.info.levels[self.level].shape
+        """Height and width of the level or grid that is worked on."""
+        return self.grid.shape
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -122,14 +126,46 @@ class Image:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Pixels of level 0 per pixel of the level that is worked on, along y and x."""
-        (h0, w0), (h, w) = self.info.levels[0].shape, self.grid_shape
+        """Pixels of level 0 per pixel of the level or grid that is worked on, along y and x."""
+        (h0, w0), (h, w) = self.info.levels[0].shape, self.info.levels[self.level].shape
         exact = self.info.levels[self.level].downsample
+        steps = float(self.grid.y.step), float(self.grid.x.step)
         # Levels are cut to whole pixels: their nominal factor is exact where the ratio of sizes confirms it.
         near = round(exact)
         if self.level and abs(exact - near) * max(h, w) < near:
-            return float(near), float(near)
-        return h0 / h, w0 / w
+            return near * steps[0], near * steps[1]
+        return h0 / h * steps[0], w0 / w * steps[1]
+
+    def at(self, pixel_size: float) -> Image:
+        """The same image worked on at another pixel size, corner-aligned with level 0.
+
+        A level whose pixels differ by less than 1 % is taken as it is; else the coarsest level that is not coarser
+        is averaged (exact area means), or level 0 interpolated (bilinear), to float32 in units of the stored pixels.
+
+        Parameters
+        ----------
+        pixel_size : float
+            In micrometres for slides, in units of the CRS for scenes.
+
+        Raises
+        ------
+        UsageError
+            The image does not say its own pixel size, or the number is no size for it.
+        """
+        grid = grid_at(self, pixel_size)
+        if grid.upsamples and self.pixel_size is not None:
+            warnings.warn(
+                f"{self.info.path}: pixels of {pixel_size:g} {self.pixel_size.unit} are smaller than its own, "
+                f"{self.pixel_size.y:g} x {self.pixel_size.x:g}: they are interpolated and show nothing more.",
+                stacklevel=2,
+            )
+        return self.on(grid)
+
+    def on(self, grid: ScaledGrid) -> Image:
+        """The same channels on a grid, with a cache and a counter of its own; notes on bad units are shared."""
+        other = Image(self.source, channels=self.selected, on_bad_chunk=self.on_bad_chunk, grid=grid)
+        other.bad_units = self.bad_units
+        return other
 
     def select(self, channels: Sequence[int | str] | None = None, level: int | None = None) -> Image:
         """The same image with other channels or working on another level.
@@ -147,16 +183,14 @@ class Image:
                 found=str(level),
                 fix="`gigatile info` lists the levels.",
             )
-        other = self.apart(self.level if level is None else level)
+        other = self.on(self.grid) if level is None else self.apart(level)
         other.selected = chosen
         other.cache, other.counter = self.cache, self.counter
         return other
 
     def apart(self, level: int) -> Image:
         """The same channels at a level, with a cache and a counter of its own; notes on bad units are shared."""
-        other = Image(self.source, channels=self.selected, level=level, on_bad_chunk=self.on_bad_chunk)
-        other.bad_units = self.bad_units
-        return other
+        return self.on(level_grid(self, level))
 
     def noting(self) -> Image:
         """The same image, reader, cache and counter, with notes on bad units of its own: those that it meets itself."""
@@ -182,7 +216,7 @@ class Image:
         """
         if rule not in get_args(OnBadChunk):
             raise UsageError("on_bad_chunk", expected=" or ".join(get_args(OnBadChunk)), found=repr(rule))
-        return Image(self.source, channels=self.selected, level=self.level, on_bad_chunk=rule)
+        return Image(self.source, channels=self.selected, on_bad_chunk=rule, grid=self.grid)
 
     def with_pixel_size(self, size_um: float) -> Image:
         """The same image with pixels of level 0 that are `size_um` micrometres high and wide, whatever the file says.
@@ -196,38 +230,50 @@ class Image:
         return Image(source, channels=self.selected, level=self.level, on_bad_chunk=self.on_bad_chunk)
 
     def read(self, region: Region, level: int | None = None, border: Border = REFLECT) -> Pixels:
-        """Read a window of one level.
+        """Read a window of one level, or of the grid that is worked on.
 
         Parameters
         ----------
         region : Region
             In pixels of that level; what hangs over the image is filled by the border rule.
         level : int, optional
-            The level that is worked on if not given.
+            The level or grid that is worked on if not given.
 
         Returns
         -------
         ndarray, shape (c, y, x), dtype of the image
-            The selected channels.
+            The selected channels; of a level, as they are stored.
 
         Raises
         ------
         BlockError
             Bytes of the file cannot be read or decoded.
         """
+        if level is None and not self.grid.is_level:
+            return read_on_grid(self.grid, len(self.selected), region, border, self._unmasked)[0]
         level = self.level if level is None else level
         return self._window(region, level, border, self.selected)[0]
 
     def read_with_validity(self, region: Region, border: Border) -> tuple[Pixels, Pixels | None]:
-        """Read a window of the level that is worked on, and which of its pixels mean something.
+        """Read a window of the level or grid that is worked on, and which of its pixels mean something.
 
         Returns
         -------
         pixels : ndarray, shape (c, y, x)
         valid : ndarray of bool, shape (y, x), or None
             True where valid. A pixel is invalid where its alpha is 0, where every selected channel is
-            nodata or NaN, or where it was filled. None where the image has no way of saying so.
+            nodata or NaN, or where it was filled; a mean is invalid where all of its pixels are. None where
+            the image has no way of saying so.
         """
+        if self.grid.is_level:
+            return self._masked(region, border)
+        return read_on_grid(self.grid, len(self.selected), region, border, self._masked)
+
+    def _unmasked(self, region: Region) -> tuple[Pixels, None]:
+        return self._window(region, self.level, REFLECT, self.selected)[0], None
+
+    def _masked(self, region: Region, border: Border = REFLECT) -> tuple[Pixels, Pixels | None]:
+        """Pixels of the level and which are valid."""
         alpha = self.info.alpha
         wanted = self.selected if alpha is None else (*self.selected, alpha)
         pixels, filled = self._window(region, self.level, border, wanted)
@@ -251,7 +297,8 @@ class Image:
             (_, (y0, y1), (x0, x1)) = block_info[None]["array-location"]
             return self.read(Region(y0, x0, y1, x1), level)
 
-        return da.map_blocks(block, chunks=chunks, dtype=self.dtype, meta=np.empty((0, 0, 0), self.dtype))
+        stored = self.info.dtype
+        return da.map_blocks(block, chunks=chunks, dtype=stored, meta=np.empty((0, 0, 0), stored))
 
     def use_cache(self, budget_bytes: int, schedule: Schedule | None) -> None:
         """Replace the cache by one of another size that knows when units are needed again."""
@@ -261,7 +308,7 @@ class Image:
         """Size of the largest decoded unit of a level."""
         edges_y, edges_x = self.levels[level].edges_y, self.levels[level].edges_x
         side_y, side_x = int(np.diff(edges_y).max()), int(np.diff(edges_x).max())
-        return len(self.info.channels) * side_y * side_x * self.dtype.itemsize
+        return len(self.info.channels) * side_y * side_x * self.info.dtype.itemsize
 
     def _window(
         self, region: Region, level: int, border: Border, channels: tuple[int, ...]
@@ -273,7 +320,7 @@ class Image:
             return self._inside(region, level, channels)
         rows = border.index(region.y0, region.y1, height)
         cols = border.index(region.x0, region.x1, width)
-        out = np.empty((len(channels), len(rows), len(cols)), self.dtype)
+        out = np.empty((len(channels), len(rows), len(cols)), self.info.dtype)
         if rows.max(initial=-1) < 0 or cols.max(initial=-1) < 0:
             out[...] = border.value
             return out, None
@@ -289,7 +336,7 @@ class Image:
 
     def _inside(self, region: Region, level: int, channels: tuple[int, ...]) -> tuple[Pixels, Pixels | None]:
         """A window that lies inside the level, assembled from decoded units."""
-        out = np.empty((len(channels), *region.shape), self.dtype)
+        out = np.empty((len(channels), *region.shape), self.info.dtype)
         filled: Pixels | None = None
         if not region.pixels:
             return out, filled
@@ -363,41 +410,9 @@ class Image:
     @cached_property
     def has_validity(self) -> bool:
         """Whether the image can say that a pixel is invalid."""
-        declares = self.info.alpha is not None or self.info.nodata is not None or self.dtype.kind == "f"
+        declares = self.info.alpha is not None or self.info.nodata is not None or self.info.dtype.kind == "f"
         return declares or self.on_bad_chunk == "fill"
 
 
-class DecodeCounter:
-    """Counts decoded units, over all threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.units = 0
-
-    def add(self) -> None:
-        """Count one more."""
-        with self._lock:
-            self.units += 1
-
-    def take(self) -> int:
-        """The count since the last call, so that the sum over all calls is exact whoever calls."""
-        with self._lock:
-            units, self.units = self.units, 0
-            return units
-
-
-def _rebuild(source: Source, channels: tuple[int, ...], level: int, on_bad_chunk: OnBadChunk) -> Image:
-    return Image(source, channels=channels, level=level, on_bad_chunk=on_bad_chunk)
-
-
-_POOLS: dict[int, ThreadPoolExecutor] = {}
-_POOLS_LOCK = threading.Lock()
-
-
-def decode_pool() -> ThreadPoolExecutor:
-    """The threads that decode, shared by all images of this process, one a core (made anew after a fork)."""
-    with _POOLS_LOCK:
-        pool = _POOLS.get(os.getpid())
-        if pool is None:
-            pool = _POOLS[os.getpid()] = ThreadPoolExecutor(available_cores(), thread_name_prefix="gigatile-decode")
-        return pool
+def _rebuild(source: Source, channels: tuple[int, ...], on_bad_chunk: OnBadChunk, grid: ScaledGrid) -> Image:
+    return Image(source, channels=channels, on_bad_chunk=on_bad_chunk, grid=grid)

@@ -1,10 +1,14 @@
-"""An image on a coarser grid, read lazily: exact area means over the best level of its pyramid.
+"""An image on another grid, read lazily: exact area means over the best level of its pyramid, or interpolation.
 
 ::
 
-    level of the file   ┌─┬─┬─┬─┬─┐      each scaled pixel is the mean over its footprint, pixels at its edges
-                        │▒│█│█│▒│ │      weighted by the part that lies inside: the low-pass before decimation
+    level of the file   ┌─┬─┬─┬─┬─┐      each pixel of a coarser grid is the mean over its footprint, pixels at its
+                        │▒│█│█│▒│ │      edges weighted by the part that lies inside: the low-pass before decimation
                         └─┴─┴─┴─┴─┘
+    finer grid          each pixel lies between the centres of 2 x 2 pixels of level 0: bilinear
+
+All grids share the outer corner of the first pixel of level 0. A pixel is computed in float64 in an order that does
+not depend on the window, and stored as float32: any window has the bits of the whole.
 """
 
 from __future__ import annotations
@@ -12,171 +16,217 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gigatile.images.cache import Schedule
-from gigatile.images.image import REFLECT, Image
+from gigatile.errors import UsageError
 from gigatile.tiling.border import Border
 from gigatile.tiling.region import Region
-from gigatile.tiling.scales import Footprints, Taps
+from gigatile.tiling.scales import NEAR, Footprints, Interpolation, Sampling, Taps, sampling
+
+if TYPE_CHECKING:
+    from gigatile.images.image import Image
 
 Pixels = np.ndarray[Any, Any]
+ReadLevel = Callable[[Region], tuple[Pixels, Pixels | None]]
+"""Pixels (c, y, x) of a window inside a level, and which are valid (y, x); None: all, or not asked for."""
 SLAB_BYTES = 2 * 2**20
-"""Source pixels, as float64, that are averaged at once, unless one scaled row takes more."""
-NEAR = Fraction(101, 100)
-"""A level that is coarser than the grid by less than this counts as not coarser."""
+"""Source pixels, as float64, that are averaged at once, unless one row of the grid takes more."""
+FINEST_RATIO = 10**6
+"""Ratios of pixel sizes have denominators up to this: over a million pixels it moves none by 1e-6."""
+MOST_UPSAMPLING = 64
+"""Grids finer by more than this are taken for a mistake in the unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledGrid:
-    """Where the pixels of a coarser grid come from."""
+    """Where the pixels of a grid come from."""
 
     level: int
     """The level of the file that is read."""
-    y: Footprints
-    x: Footprints
+    y: Sampling
+    x: Sampling
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width in scaled pixels."""
+        """Height and width in pixels of the grid."""
         return self.y.length, self.x.length
+
+    @property
+    def is_level(self) -> bool:
+        """Whether its pixels are those of the level."""
+        return all(axis.step == 1 and axis.length == axis.size for axis in (self.y, self.x))
+
+    @property
+    def upsamples(self) -> bool:
+        """Whether it is finer than what it is made of."""
+        return isinstance(self.y, Interpolation) or isinstance(self.x, Interpolation)
+
+    def first_row(self, row: int) -> int:
+        """First source row of a row of the grid that may lie beyond the edge."""
+        inside = min(max(row, 0), self.y.length - 1)
+        return self.y.sources(inside, inside + 1)[0]
+
+
+def level_grid(image: Image, level: int) -> ScaledGrid:
+    """The pixels of a level as they are."""
+    height, width = image.levels[level].shape
+    return ScaledGrid(level, Footprints(Fraction(1), height, height), Footprints(Fraction(1), width, width))
 
 
 def scaled_grid(image: Image, scale: Fraction) -> ScaledGrid:
     """The grid of `scale` times the resolution that is worked on, corner-aligned with it; a last, cut pixel counts.
 
-    It is read from the coarsest level that is not coarser, which at worst is the level that is worked on.
+    It is read from the coarsest level that is not coarser, or from level 0.
 
     Parameters
     ----------
     image : Image
-        With the level that is worked on.
+        With the level or grid that is worked on.
     scale : Fraction
         Above 0 and up to 1.
     """
-    best, factors = image.level, (Fraction(1), Fraction(1))
+    own = zip((image.grid.y, image.grid.x), level_factors(image, image.level), strict=True)
+    target = [axis.step * factor / scale for axis, factor in own]
+    lengths = [-int(-worked * scale // 1) for worked in image.grid_shape]
+    return _read_from_best(image, (target[0], target[1]), (lengths[0], lengths[1]))
+
+
+def grid_at(image: Image, pixel_size: float) -> ScaledGrid:
+    """The grid of a pixel size, corner-aligned with level 0: ``ceil(size * own / pixel_size)`` pixels.
+
+    A level whose pixels differ from it by less than 1 % is taken as it is; else pixels come from the coarsest level
+    that is not coarser.
+
+    Parameters
+    ----------
+    image : Image
+    pixel_size : float
+        In micrometres for slides, in units of the CRS for scenes.
+
+    Raises
+    ------
+    UsageError
+        The image does not say its own pixel size, or the number is no size for it.
+    """
+    own = image.pixel_size
+    where = f"{image.info.path}, pixel size"
+    if own is None:
+        raise UsageError(
+            where,
+            expected="an image that says its own",
+            found="none",
+            fix="State it with --source-pixel-size, or choose a level with --level.",
+        )
+    if not pixel_size > 0 or pixel_size == float("inf") or min(own.y, own.x) / pixel_size > MOST_UPSAMPLING:
+        raise UsageError(
+            where,
+            expected=f"at least 1/{MOST_UPSAMPLING} of the image's own, {own.y:g} x {own.x:g} {own.unit}",
+            found=f"{pixel_size:g}",
+            fix="It is meant in that unit.",
+        )
+    near: list[tuple[float, int]] = []
     for level in range(len(image.levels)):
-        finer = _relative(image, level)
-        if max(finer) * scale <= NEAR and min(finer) > min(factors):
-            best, factors = level, finer
+        ratios = [f * p / pixel_size for f, p in zip(level_factors(image, level), (own.y, own.x), strict=True)]
+        off = max(max(float(ratio), 1 / float(ratio)) for ratio in ratios)
+        if off < NEAR:
+            near.append((off, level))
+    if near:
+        return level_grid(image, min(near)[1])
+    target = [Fraction(pixel_size / p).limit_denominator(FINEST_RATIO) for p in (own.y, own.x)]
+    lengths = [-int(-size // step) for size, step in zip(image.levels[0].shape, target, strict=True)]
+    return _read_from_best(image, (target[0], target[1]), (lengths[0], lengths[1]))
+
+
+def level_factors(image: Image, level: int) -> tuple[Fraction, Fraction]:
+    """Pixels of level 0 per pixel of a level, along y and x."""
+    y, x = (Fraction(factor).limit_denominator(FINEST_RATIO) for factor in image.select(level=level).scale)
+    return y, x
+
+
+def _read_from_best(image: Image, target: tuple[Fraction, Fraction], lengths: tuple[int, int]) -> ScaledGrid:
+    """A grid with pixels of `target` pixels of level 0, from the coarsest level that is not coarser, or level 0."""
+    best, factors = 0, level_factors(image, 0)
+    for level in range(1, len(image.levels)):
+        coarser = level_factors(image, level)
+        if all(c <= NEAR * t for c, t in zip(coarser, target, strict=True)) and min(coarser) > min(factors):
+            best, factors = level, coarser
     axes = [
-        Footprints(1 / (scale * factor), size, -int(-worked * scale // 1))
-        for factor, size, worked in zip(factors, image.levels[best].shape, image.grid_shape, strict=True)
+        sampling((t / factor).limit_denominator(FINEST_RATIO), size, length)
+        for t, factor, size, length in zip(target, factors, image.levels[best].shape, lengths, strict=True)
     ]
     return ScaledGrid(best, axes[0], axes[1])
 
 
-def _relative(image: Image, level: int) -> tuple[Fraction, Fraction]:
-    """Pixels of the level that is worked on per pixel of another level, along y and x."""
-    pairs = zip(image.select(level=level).scale, image.scale, strict=True)
-    ratios = [Fraction(a).limit_denominator(10**6) / Fraction(b).limit_denominator(10**6) for a, b in pairs]
-    return ratios[0], ratios[1]
+def read_on_grid(
+    grid: ScaledGrid, channels: int, region: Region, border: Border, read: ReadLevel
+) -> tuple[Pixels, Pixels | None]:
+    """A window of a grid.
 
+    Parameters
+    ----------
+    grid : ScaledGrid
+    channels : int
+        That `read` gives.
+    region : Region
+        In pixels of the grid; what hangs over it is filled by the border rule.
+    border : Border
+    read : callable
+        Reads the level that the grid is made from.
 
-class Resampled:
-    """Windows of an image on a coarser grid, float32 in the units of the stored pixels.
-
-    Has a reader's state of its own: what it decodes counts neither for the cache nor for the counter of `image`.
+    Returns
+    -------
+    pixels : ndarray, float32, shape (c, y, x)
+        In units of the stored pixels. Made of valid pixels that are not NaN; where there is none, of what is stored.
+    valid : ndarray of bool, shape (y, x), or None
+        True where a pixel of the footprint is valid, or, of a finer grid, the pixel under its centre. None where
+        `read` does not say.
 
     Memory bound
     ------------
-    That of an `Image`, and besides the window four times `SLAB_BYTES` (or one scaled row, if larger).
+    The window, and four times `SLAB_BYTES` (or one row of the grid, if larger).
     """
+    height, width = grid.shape
+    if region.clipped(Region(0, 0, height, width)) == region:
+        return _inside(grid, channels, region, read)
+    rows = border.index(region.y0, region.y1, height)
+    cols = border.index(region.x0, region.x1, width)
+    if rows.max(initial=-1) < 0 or cols.max(initial=-1) < 0:
+        return np.full((channels, *region.shape), border.value, np.float32), None
+    inside_y, inside_x = rows[rows >= 0], cols[cols >= 0]
+    hull = Region(int(inside_y.min()), int(inside_x.min()), int(inside_y.max()) + 1, int(inside_x.max()) + 1)
+    means, valid = _inside(grid, channels, hull, read)
+    at_y, at_x = np.maximum(rows - hull.y0, 0), np.maximum(cols - hull.x0, 0)
+    out = np.take(np.take(means, at_x, axis=2), at_y, axis=1)
+    out[:, rows < 0] = border.value
+    out[:, :, cols < 0] = border.value
+    return out, None if valid is None else valid[np.ix_(at_y, at_x)]
 
-    def __init__(self, image: Image, grid: ScaledGrid) -> None:
-        self._image = image.apart(grid.level)
-        self._grid = grid
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, and height and width in scaled pixels."""
-        return len(self._image.selected), *self._grid.shape
-
-    @property
-    def image(self) -> Image:
-        """The image at the level that is read, with the cache and the counter of these reads."""
-        return self._image
-
-    def use_cache(self, budget_bytes: int, schedule: Schedule | None) -> None:
-        """See `Image.use_cache`; units are those of the level that is read."""
-        self._image.use_cache(budget_bytes, schedule)
-
-    def read(self, region: Region, border: Border = REFLECT) -> Pixels:
-        """Read a window.
-
-        Parameters
-        ----------
-        region : Region
-            In scaled pixels; what hangs over the image is filled by the border rule.
-
-        Returns
-        -------
-        ndarray, float32, shape (c, y, x)
-            Means over all pixels but NaN; NaN where there is no other.
-
-        Raises
-        ------
-        BlockError
-            Bytes of the file cannot be read or decoded.
-        """
-        return self._window(region, border, lambda window: (self._image.read(window), None))[0]
-
-    def read_with_validity(self, region: Region, border: Border) -> tuple[Pixels, Pixels | None]:
-        """Read a window as means over valid pixels only.
-
-        Returns
-        -------
-        pixels : ndarray, float32, shape (c, y, x)
-            Where no pixel of a footprint is valid, the mean over what is stored there.
-        valid : ndarray of bool, shape (y, x), or None
-            True where a pixel of the footprint is valid. None where the image has no way of saying so.
-        """
-        return self._window(region, border, lambda window: self._image.read_with_validity(window, REFLECT))
-
-    def _window(
-        self, region: Region, border: Border, read: Callable[[Region], tuple[Pixels, Pixels | None]]
-    ) -> tuple[Pixels, Pixels | None]:
-        height, width = self._grid.shape
-        if region.clipped(Region(0, 0, height, width)) == region:
-            return self._means(region, read)
-        rows = border.index(region.y0, region.y1, height)
-        cols = border.index(region.x0, region.x1, width)
-        if rows.max(initial=-1) < 0 or cols.max(initial=-1) < 0:
-            return np.full((self.shape[0], *region.shape), border.value, np.float32), None
-        inside_y, inside_x = rows[rows >= 0], cols[cols >= 0]
-        hull = Region(int(inside_y.min()), int(inside_x.min()), int(inside_y.max()) + 1, int(inside_x.max()) + 1)
-        means, valid = self._means(hull, read)
-        at_y, at_x = np.maximum(rows - hull.y0, 0), np.maximum(cols - hull.x0, 0)
-        out = np.take(np.take(means, at_x, axis=2), at_y, axis=1)
-        out[:, rows < 0] = border.value
-        out[:, :, cols < 0] = border.value
-        return out, None if valid is None else valid[np.ix_(at_y, at_x)]
-
-    def _means(
-        self, region: Region, read: Callable[[Region], tuple[Pixels, Pixels | None]]
-    ) -> tuple[Pixels, Pixels | None]:
-        """A window that lies inside the grid, a few rows at a time."""
-        out = np.empty((self.shape[0], *region.shape), np.float32)
-        known: Pixels | None = None
-        if not region.pixels:
-            return out, known
-        left, right = self._grid.x.sources(region.x0, region.x1)
-        cols = _shifted(self._grid.x.taps(region.x0, region.x1), left)
-        deep = self.shape[0] * 8 * (right - left)
-        height = max(SLAB_BYTES // (deep * (int(self._grid.y.step) + 2)), 1)
-        for start in range(region.y0, region.y1, height):
-            stop = min(start + height, region.y1)
-            top, bottom = self._grid.y.sources(start, stop)
-            rows = _shifted(self._grid.y.taps(start, stop), top)
-            pixels, valid = read(Region(top, left, bottom, right))
-            part = slice(start - region.y0, stop - region.y0)
-            out[:, part], some = area_means(pixels, valid, rows, cols)
-            if some is not None:
-                known = np.ones(region.shape, bool) if known is None else known
-                known[part] = some
+def _inside(grid: ScaledGrid, channels: int, region: Region, read: ReadLevel) -> tuple[Pixels, Pixels | None]:
+    """A window that lies inside the grid, a few rows at a time."""
+    out = np.empty((channels, *region.shape), np.float32)
+    known: Pixels | None = None
+    if not region.pixels:
         return out, known
+    left, right = grid.x.sources(region.x0, region.x1)
+    cols = _shifted(grid.x.taps(region.x0, region.x1), left)
+    cover = _shifted(grid.x.cover(region.x0, region.x1), left)
+    deep = channels * 8 * max(right - left, region.shape[1])
+    height = max(SLAB_BYTES // (deep * (int(grid.y.step) + 2)), 1)
+    for start in range(region.y0, region.y1, height):
+        stop = min(start + height, region.y1)
+        top, bottom = grid.y.sources(start, stop)
+        pixels, valid = read(Region(top, left, bottom, right))
+        part = slice(start - region.y0, stop - region.y0)
+        out[:, part], some = area_means(pixels, valid, _shifted(grid.y.taps(start, stop), top), cols)
+        if some is not None and valid is not None:
+            if grid.upsamples:
+                some = _both(valid[None], _shifted(grid.y.cover(start, stop), top), cover)[0] > 0
+            known = np.ones(region.shape, bool) if known is None else known
+            known[part] = some
+    return out, known
 
 
 def area_means(pixels: Pixels, valid: Pixels | None, rows: Taps, cols: Taps) -> tuple[Pixels, Pixels | None]:

@@ -273,11 +273,11 @@ def _by_colour(sample: PixelSample, where: str, method: Method) -> tuple[Macenko
 def _check_rgb(image: Image, method: Method) -> None:
     colours = ("red", "green", "blue")
     ordered = image.channels == colours or not set(image.channels) & set(colours)
-    if image.dtype != np.uint8 or len(image.channels) != 3 or not ordered:
+    if image.info.dtype != np.uint8 or len(image.channels) != 3 or not ordered:
         raise UsageError(
             f"{image.info.path}, normalize {method}",
             expected="8-bit red, green, blue",
-            found=f"{image.dtype}, channels {', '.join(image.channels)}",
+            found=f"{image.info.dtype}, channels {', '.join(image.channels)}",
             fix="Name the three channels with --channels, or use percentile:1,99 or zscore.",
         )
 

@@ -45,7 +45,7 @@ class PixelSample:
     """
 
     def __init__(self, image: Image) -> None:
-        pixel_bytes = len(image.info.channels) * image.dtype.itemsize
+        pixel_bytes = len(image.info.channels) * image.info.dtype.itemsize
         self.level, self.thinned = _choose(image)
         """The level, and whether its pixels are too many to look at all of them."""
         level = image.levels[self.level]
@@ -62,7 +62,8 @@ class PixelSample:
         self._image.use_cache(0, None)
         self.names = [f"{image.info.path}, channel {name}" for name in image.channels]
         """How messages name the channels."""
-        self.dtype = image.dtype if image.dtype.itemsize <= 8 else np.dtype(np.float64)
+        stored = image.info.dtype
+        self.dtype = stored if stored.itemsize <= 8 else np.dtype(np.float64)
         """Of the values."""
 
     def slabs(self) -> Iterator[tuple[Pixels, Pixels | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
@@ -67,6 +67,15 @@ class Values:
         if self.scale is not None:
             return self.scale
         return 1 / 255 if dtype == np.uint8 else 1.0
+
+    def for_means_of(self, dtype: np.dtype[Any]) -> Values:
+        """The same for means of pixels of a dtype: they are floats, but in its units."""
+        return self if self.normalize != "none" else replace(self, scale=self.scale_for(dtype))
+
+    @property
+    def needs_bytes(self) -> bool:
+        """Whether means have to be rounded, as a stored pyramid would have them: stains are defined on bytes."""
+        return self.normalize in ("macenko", "reinhard")
 
     def check(self, channels: int) -> None:
         """Refuse means and deviations that do not fit the number of channels."""

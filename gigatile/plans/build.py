@@ -80,7 +80,9 @@ def plan(
         # "raw = no activation, the model's dtype"
         model = replace(model, values=replace(model.values, activation="none"))
     _check_scope(mask, roi)
-    check_dtype(str(image.info.path), image.dtype)
+    check_dtype(str(image.info.path), image.info.dtype)
+    if not image.grid.is_level:
+        model = replace(model, values=model.values.for_means_of(image.info.dtype))
     budget = parse_bytes(memory, "memory") if memory is not None else available_bytes() // 2
     channels = len(image.selected)
     tiling = with_tile(tiling or Tiling(), model)

@@ -15,9 +15,11 @@ from typing import Any
 
 from gigatile.images.image import IN_FLIGHT_BYTES, Image
 from gigatile.images.info import Level
+from gigatile.images.resample import SLAB_BYTES
 from gigatile.machine import available_cores
 from gigatile.models.warmup import Trial
 from gigatile.outputs.rule import OutputRule
+from gigatile.plans.reads import source_reads
 from gigatile.plans.scales import ScaledPass, lane_bytes, useful_cache
 from gigatile.tiling.axis import Axis
 from gigatile.tiling.tiling import Blocks, Grid
@@ -115,6 +117,9 @@ class Demand:
         checks = band_px * (read + 2) if self.image.has_validity else 0
         band = band_px * read * self.image.dtype.itemsize
         support = min(grid.y.stride + 2 * grid.y.reach, height)
+        source = self.image.grid
+        # Rows of the file as float64, and the weights of its columns.
+        row = band_px // tile_y * (read * 8 * (int(source.y.step) + 2) + 32) * (int(source.x.step) + 2)
         rows = min(support + self.chunk_height, height)
         k, item = self.trial.channels_out, max(self.trial.dtype.itemsize, 4)
         shared_x, shared_y = 2 * grid.x.reach, 2 * grid.y.reach
@@ -130,7 +135,9 @@ class Demand:
             # What overlaps is held four times more: two steps of the mean, and the comparison of neighbours.
             "blending": k * item * (support * width + rows * width + 4 * support * shared_x + 4 * shared_y * width),
             "finished rows": 3 * stored + working + (height * width if self.image.has_validity else 0),
-        } | ({"uploads": self.upload_bytes} if self.upload_bytes else {})
+            **({} if source.is_level else {"averaging": 4 * max(SLAB_BYTES, row)}),
+            **({"uploads": self.upload_bytes} if self.upload_bytes else {}),
+        }
 
     def fitted(self, budget_bytes: int, lanes: int, processes: int = 0) -> MemoryPlan:
         """Lanes as wanted, and as much cache as is useful and left."""
@@ -175,16 +182,17 @@ class Demand:
         level, grid = self.image.levels[self.image.level], self.grid
         unit_y = max(b - a for a, b in zip(level.edges_y, level.edges_y[1:], strict=False))
         unit_x = max(b - a for a, b in zip(level.edges_x, level.edges_x[1:], strict=False))
-        deep = len(self.image.info.channels) * self.image.dtype.itemsize
-        shared = 2 * grid.y.halo + 2 * unit_y
-        across = min(self.block[1] + 2 * grid.x.halo + 2 * unit_x, level.shape[1] + unit_x)
+        deep = len(self.image.info.channels) * self.image.info.dtype.itemsize
+        y, x = float(self.image.grid.y.step), float(self.image.grid.x.step)
+        shared = 2 * grid.y.halo * y + 2 * unit_y
+        across = min((self.block[1] + 2 * grid.x.halo) * x + 2 * unit_x, level.shape[1] + unit_x)
         least = lanes * across * shared * deep
         # What a row of blocks shares with the next one, what a block shares with its right neighbour, and what each
         # lane is reading; the cache evicts down to nine tenths.
-        below, beside = _shared_px(grid.y) + 2 * unit_y, _shared_px(grid.x) + 2 * unit_x
-        tall = min(self.block[0] + _shared_px(grid.y) + 2 * unit_y, level.shape[0] + unit_y)
-        held = (level.shape[1] + unit_x) * below + lanes * (beside * tall + across * (grid.y.tile + 2 * unit_y))
-        return least, int(held * deep / 0.9)
+        below, beside = _shared_px(grid.y) * y + 2 * unit_y, _shared_px(grid.x) * x + 2 * unit_x
+        tall = min((self.block[0] + _shared_px(grid.y)) * y + 2 * unit_y, level.shape[0] + unit_y)
+        held = (level.shape[1] + unit_x) * below + lanes * (beside * tall + across * (grid.y.tile * y + 2 * unit_y))
+        return int(least), int(held * deep / 0.9)
 
     def _decoded_ratio(self, cache: int, least: int, enough: int) -> float:
         """1 with enough cache, what follows if blocks share nothing with the least, and in proportion between."""
@@ -192,8 +200,9 @@ class Demand:
             return 1.0
         level, blocks = self.image.levels[self.image.level], self._blocks
         rows, cols = blocks.grid
-        reads_y = [self.grid.y.reads(blocks.region(i, 0).y0, blocks.region(i, 0).y1) for i in range(rows)]
-        reads_x = [self.grid.x.reads(blocks.region(0, j).x0, blocks.region(0, j).x1) for j in range(cols)]
+        reads = source_reads(self.grid, self.image.grid)
+        reads_y = [reads.y.reads(blocks.region(i, 0).y0, blocks.region(i, 0).y1) for i in range(rows)]
+        reads_x = [reads.x.reads(blocks.region(0, j).x0, blocks.region(0, j).x1) for j in range(cols)]
         decoded = _touched(level, reads_y, 0) * _touched(level, reads_x, 1)
         alone = float(decoded / level.unit_count)
         return 1 + (alone - 1) * (enough - cache) / (enough - least)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from gigatile.images.image import Image
 from gigatile.models.model import LoadedModel
 from gigatile.models.normalise import Normalisation
@@ -122,6 +124,7 @@ class Plan:
                 "shape": list(image.grid_shape),
                 "dtype": str(image.dtype),
                 "nodata": None if image.nodata is None else str(image.nodata),
+                **({} if image.grid.is_level else {"step": [str(image.grid.y.step), str(image.grid.x.step)]}),
             },
             "model": {"sha256": self.model.model.digest, "device": self.model.model.device},
             "values": {
@@ -226,7 +229,7 @@ class Plan:
         lines = [
             (
                 "image",
-                f"{self.image.info.path}  level {self.image.level}, {height} x {width} px, {self.image.dtype}",
+                f"{self.image.info.path}  {self._where_from()}, {height} x {width} px, {self.image.dtype}",
             ),
             ("channels", ", ".join(self.image.channels)),
             (
@@ -262,6 +265,15 @@ class Plan:
             ("time", f"{format_seconds(self.eta_seconds)} in the model, from one trial tile"),
         ]
         return lines + memory.lines()
+
+    def _where_from(self) -> str:
+        """The level, or the pixel size and the level that it is made from."""
+        image, level = self.image, f"level {self.image.level}"
+        if image.grid.is_level or image.pixel_size is None:
+            return level
+        size = image.pixel_size.scaled(*image.scale)
+        both = f"{size.y:g}" if np.isclose(size.y, size.x) else f"{size.y:g} x {size.x:g}"
+        return f"{both} {size.unit} a pixel from {level}, {'interpolated' if image.grid.upsamples else 'averaged'}"
 
     def _scale_lines(self) -> list[tuple[str, str]]:
         return [

@@ -20,7 +20,7 @@ from gigatile.models.warmup import Trial
 from gigatile.tiling.axis import Axis
 from gigatile.tiling.output_grid import OutputGrid
 from gigatile.tiling.region import Region
-from gigatile.tiling.scales import Footprints, Upsampling
+from gigatile.tiling.scales import Sampling, Upsampling
 from gigatile.tiling.tiling import Blocks, Grid, Tiling
 
 PIECE_BYTES = 2**20
@@ -33,7 +33,7 @@ class PassAxis:
 
     axis: Axis
     """Tiles of the scaled image."""
-    down: Footprints
+    down: Sampling
     up: Upsampling
 
     def covering(self, start: int, stop: int) -> range:
@@ -43,11 +43,6 @@ class PassAxis:
     def reads(self, start: int, stop: int) -> tuple[int, int]:
         """Pixels of the source level that those tiles read, mirrored included."""
         return self.down.sources(*self.axis.reads(*self.up.needed(start, stop)))
-
-    def source(self, place: int) -> int:
-        """First source pixel of a scaled pixel that may lie beyond the edge."""
-        inside = min(max(place, 0), self.down.length - 1)
-        return self.down.sources(inside, inside + 1)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +174,7 @@ def useful_cache(scaled: ScaledPass, image: Image, blocks: Blocks, lanes: int) -
     level, grid = image.levels[scaled.level], scaled.grid
     y, x = _extents(scaled, blocks)
     unit_y, unit_x = (max(b - a for a, b in pairwise(edges)) for edges in (level.edges_y, level.edges_x))
-    deep = len(image.info.channels) * image.dtype.itemsize
+    deep = len(image.info.channels) * image.info.dtype.itemsize
     across = min(x.reads + 2 * unit_x, level.shape[1] + unit_x)
     tall = min(y.reads + 2 * unit_y, level.shape[0] + unit_y)
     least = lanes * across * (int(2 * grid.y.halo * scaled.y.down.step) + 2 * unit_y) * deep

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from gigatile.errors import UsageError
 
 FINEST = 10_000
 """Scales are ratios with denominators up to this: four decimals, or 1/3."""
+NEAR = Fraction(101, 100)
+"""Grids whose pixels differ by less than this factor count as equally fine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,37 @@ class Taps:
         for weights in self.weights:
             total += weights
         return total
+
+
+class Sampling(Protocol):
+    """How the pixels of another grid follow from source pixels, along one axis."""
+
+    @property
+    def step(self) -> Fraction:
+        """Source pixels per pixel of the grid."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Source pixels along the axis."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Pixels of the grid along the axis."""
+        ...
+
+    def sources(self, start: int, stop: int) -> tuple[int, int]:
+        """The source pixels that the pixels ``[start, stop)`` of the grid, at least one, are made of."""
+        ...
+
+    def taps(self, start: int, stop: int) -> Taps:
+        """Those, with their weights."""
+        ...
+
+    def cover(self, start: int, stop: int) -> Taps:
+        """The source pixels of which one has to be valid for a pixel to be."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +109,50 @@ class Footprints:
         ends = np.minimum(high, (first + np.arange(most)[:, None] + 1) * q)
         starts = np.maximum(low, (first + np.arange(most)[:, None]) * q)
         return Taps(places.astype(np.intp), np.maximum(ends - starts, 0) / q)
+
+    def cover(self, start: int, stop: int) -> Taps:
+        """All that the mean is over."""
+        return self.taps(start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolation:
+    """Pixels of a finer grid, each between the centres of two source pixels; edges continued."""
+
+    step: Fraction
+    """Source pixels per pixel of the grid, at most 1."""
+    size: int
+    """Source pixels along the axis."""
+    length: int
+    """Pixels of the grid along the axis."""
+
+    def sources(self, start: int, stop: int) -> tuple[int, int]:
+        """The source pixels that the pixels ``[start, stop)``, at least one, lie between."""
+        low, high = self._lower(start)[0], self._lower(stop - 1)[0] + 1
+        return int(min(max(low, 0), self.size - 1)), int(min(max(high, 0), self.size - 1)) + 1
+
+    def taps(self, start: int, stop: int) -> Taps:
+        """The two neighbours of each pixel, the nearer with the larger weight."""
+        low, share = self._lower(np.arange(start, stop, dtype=np.int64))
+        index = np.clip(np.stack([low, low + 1]), 0, self.size - 1).astype(np.intp)
+        return Taps(index, np.stack([1 - share, share]))
+
+    def cover(self, start: int, stop: int) -> Taps:
+        """The source pixel under each pixel's centre: nothing invalid grows."""
+        index = (2 * np.arange(start, stop, dtype=np.int64) + 1) * self.step.numerator // (2 * self.step.denominator)
+        under = np.clip(index, 0, self.size - 1).astype(np.intp)[None]
+        return Taps(under, np.ones(under.shape))
+
+    def _lower(self, index: Any) -> tuple[Any, Any]:
+        """``(index + 1/2) * step - 1/2`` as the pixel below, and the rest."""
+        unit = 2 * self.step.denominator
+        place = (2 * index + 1) * self.step.numerator - self.step.denominator
+        return place // unit, place % unit / unit
+
+
+def sampling(step: Fraction, size: int, length: int) -> Sampling:
+    """Area means where the grid is not finer than its source (by 1 % at most), else interpolation."""
+    return Footprints(step, size, length) if step * NEAR >= 1 else Interpolation(step, size, length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ def test_a_refused_fraction_gives_an_overlap_that_is_accepted():
 
 
 LATER = (
-    "--task detect", "--task instances", "--pixel-size 0.5",
+    "--task detect", "--task instances",
     "--roi 0,0,9,9", "--mask tissue", "--mask m.tif",
     "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
 )  # fmt: skip

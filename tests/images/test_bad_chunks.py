@@ -19,7 +19,7 @@ from gigatile.errors import BlockError, DecodeError, ImageError, UsageError
 from gigatile.images.bad_units import MOST_PLACES, BadUnits
 from gigatile.images.image import Image
 from gigatile.images.info import fill_value
-from gigatile.images.resample import Resampled, scaled_grid
+from gigatile.images.resample import scaled_grid
 from gigatile.models.warmup import PeakRss
 from gigatile.storage.files import LocalFile
 from gigatile.testing.sources import CountingSource, FailingSource, UnitSource, noise
@@ -164,7 +164,7 @@ def test_a_storage_that_fails_is_not_filled():
 
 def test_means_leave_out_what_was_filled():
     image = filled(np.full((1, 40, 40), 100, np.uint8))
-    scaled = Resampled(image, scaled_grid(image, Fraction(1, 4)))
+    scaled = image.on(scaled_grid(image, Fraction(1, 4)))
     means, valid = scaled.read_with_validity(Region(0, 0, 10, 10), REFLECT)
     assert (means[0][valid] == 100).all()
     assert 80 <= valid.sum() < 100

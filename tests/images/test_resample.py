@@ -13,7 +13,7 @@ from gigatile.errors import UsageError
 from gigatile.images.decode_units import edges
 from gigatile.images.image import Image
 from gigatile.images.info import ImageInfo, Level
-from gigatile.images.resample import Resampled, scaled_grid
+from gigatile.images.resample import scaled_grid
 from gigatile.testing.sources import CountingSource, FailingSource, UnitSource, noise
 from gigatile.testing.strategies import BORDERS, sizes
 from gigatile.tiling.border import Border
@@ -45,11 +45,11 @@ class Pyramid(UnitSource):
 
 def resampled(source, scale, level=0):
     image = Image(source, level=level)
-    return Resampled(image, scaled_grid(image, Fraction(scale)))
+    return image.on(scaled_grid(image, Fraction(scale)))
 
 
 def everything(scaled):
-    return scaled.read(Region(0, 0, *scaled.shape[1:]))
+    return scaled.read(Region(0, 0, *scaled.grid_shape))
 
 
 @cache
@@ -110,10 +110,10 @@ def test_the_border_is_that_of_the_scaled_image(border):
     scaled = resampled(UnitSource(noise((1, 33, 47))), HALF)
     mode = "edge" if border == "edge" else border
     expected = np.pad(everything(scaled), ((0, 0), (9, 9), (9, 9)), mode=mode)
-    height, width = scaled.shape[1:]
-    got = scaled.read(Region(-9, -9, height + 9, width + 9), Border(border))
+    height, width = scaled.grid_shape
+    got = scaled.read(Region(-9, -9, height + 9, width + 9), border=Border(border))
     assert np.array_equal(got, expected)
-    outside = scaled.read(Region(-9, -9, -2, width), Border("constant", 7))
+    outside = scaled.read(Region(-9, -9, -2, width), border=Border("constant", 7))
     assert (outside == 7).all()
 
 
@@ -187,7 +187,7 @@ class TestValidity:
         holes = data.draw(st.integers(0, 2**16))
         pixels[0][np.random.default_rng(holes).random(shape) < 0.1] = 0
         scaled = resampled(UnitSource(pixels, nodata=0), scale)
-        height, width = scaled.shape[1:]
+        height, width = scaled.grid_shape
         whole, valid = scaled.read_with_validity(Region(0, 0, height, width), REFLECT)
         shares = overlaps(shape[0], scale), overlaps(shape[1], scale)
         weight = shares[0] @ (pixels[0] > 0) @ shares[1].T
@@ -203,14 +203,14 @@ class TestValidity:
 def test_what_it_decodes_does_not_count_for_the_image():
     source = CountingSource(UnitSource(noise((1, 64, 64))))
     image = Image(source)
-    everything(Resampled(image, scaled_grid(image, HALF)))
+    everything(image.on(scaled_grid(image, HALF)))
     assert sum(source.decoded.values()) == 16
     assert image.counter.take() == 0
 
 
 def test_a_broken_unit_is_told():
     image = Image(FailingSource(UnitSource(noise((1, 64, 64))), [(0, 2, 2)]))
-    scaled = Resampled(image, scaled_grid(image, HALF))
+    scaled = image.on(scaled_grid(image, HALF))
     scaled.read(Region(0, 0, 16, 32))
     with pytest.raises(RuntimeError, match="unit 2, 2"):
         scaled.read(Region(0, 0, 32, 32))

@@ -1,0 +1,41 @@
+"""What is read of the file for a region of the result, where the tiles lie on another grid than its pixels.
+
+::
+
+    pixels of the result ──▶ tiles that cover them ──▶ pixels of the grid ──▶ pixels of a level
+                  (supports, halos)            (footprints)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gigatile.images.resample import ScaledGrid
+from gigatile.tiling.axis import Axis
+from gigatile.tiling.scales import Sampling
+from gigatile.tiling.tiling import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class AxisSourceReads:
+    """One axis."""
+
+    axis: Axis
+    sampling: Sampling
+
+    def reads(self, start: int, stop: int) -> tuple[int, int]:
+        """Pixels of the level that are read for the pixels ``[start, stop)`` of the result, mirrored included."""
+        return self.sampling.sources(*self.axis.reads(start, stop))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReads:
+    """Both axes; see `gigatile.engine.schedule.Reads`."""
+
+    y: AxisSourceReads
+    x: AxisSourceReads
+
+
+def source_reads(grid: Grid, source: ScaledGrid) -> SourceReads:
+    """The reads of tiles on a grid that is made from a level."""
+    return SourceReads(AxisSourceReads(grid.y, source.y), AxisSourceReads(grid.x, source.x))
