@@ -66,7 +66,8 @@ def table(image: Image) -> str:
     """The same for people."""
     channels, height, width = image.shape
     raw = channels * height * width * image.dtype.itemsize
-    alpha = "" if image.info.alpha is None else ", and alpha, which says what is valid"
+    validity = image.info.alpha
+    alpha = "" if validity is None else f", and {image.info.channels[validity]}, which says what is valid"
     rows = [
         ("path", image.info.path),
         ("format", image.info.format),

@@ -68,6 +68,7 @@ def describe(dataset: Any, path: str, overview: Overview) -> tuple[ImageInfo, in
         channels=distinct(names),
         levels=levels,
         pixel_size=size,
+        pixel_size_from="the geotransform" if size else "",
         crs=crs,
         transform=transform,
         nodata=nodata,

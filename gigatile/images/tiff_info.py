@@ -145,12 +145,8 @@ def _page_notes(page: Any) -> tuple[str, ...]:
 
 def _sidecars(path: str) -> tuple[str, ...]:
     """Files beside the image that other programs would read with it."""
-    meanings = {".msk": "a mask", ".ovr": "overviews", ".aux.xml": "GDAL's metadata"}
-    return tuple(
-        f"{Path(path).name}{suffix} ({meaning}) lies beside it and is not read"
-        for suffix, meaning in meanings.items()
-        if Path(path + suffix).exists()
-    )
+    is_there = Path(f"{path}.aux.xml").exists()
+    return (f"{Path(path).name}.aux.xml (GDAL's metadata) lies beside it and is not read",) if is_there else ()
 
 
 def with_chatter(info: ImageInfo, said: Sequence[str]) -> ImageInfo:

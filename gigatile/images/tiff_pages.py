@@ -42,6 +42,8 @@ class Pages:
     levels: list[list[Any]]
     """tifffile pages; several in a level are planes of channels."""
     notes: list[str] = field(default_factory=list)
+    masks: list[Any] = field(default_factory=list)
+    """Pages that are masks of levels."""
 
 
 def find_pages(tif: Any, path: str) -> Pages:
@@ -104,9 +106,14 @@ def _plain(tif: Any, path: str) -> Pages:
     aside = [p for p in images if p is not base]
     if aside:
         found.notes.append(f"{len(aside)} further images of other sizes are left aside")
-    if any(int(p.subfiletype) & _MASK for p in pages if p is not base):
-        found.notes.append("the file has an internal mask, which is not read: use nodata or alpha")
+    found.masks = [p for p in (*pages, *(base.pages or ())) if p is not base and int(p.subfiletype) & _MASK]
     return _with_levels(found, [*reduced, *(base.pages or ())])
+
+
+def add_overviews(found: Pages, pages: list[Any]) -> None:
+    """Add the pages of a file of overviews: each is a level, or a mask of one."""
+    found.masks += [page for page in pages if int(page.subfiletype) & _MASK]
+    _with_levels(found, pages)
 
 
 def _is_virtual_stack(tif: Any, base: Any) -> bool:
