@@ -11,7 +11,11 @@ from gigatile.errors import UsageError
 
 LATER = ("geojson", "geoparquet", "flatgeobuf", "csv", "coco")
 """Formats of objects, which are not built yet."""
-PIXELS = ("cog",)
+PIXELS = {
+    "cog": "cloud-optimised GeoTIFF: GDAL, QGIS, older GIS",
+    "ome-tiff": "QuPath, Bio-Formats, ImageJ; name it .ome.tif",
+    "ome-zarr-0.4": "a folder of Zarr v2: QuPath, older viewers",
+}
 SOMETHING_FAILED = 3
 
 
@@ -55,8 +59,7 @@ def _parser() -> Parser:
         "an export that was interrupted is begun anew. Of a cohort each image becomes a file in the folder FILE.",
     )
     parser.add_argument("directory", metavar="DIR", help="what was given to 'gigatile run -o'")
-    known = {"cog": "cloud-optimised GeoTIFF: GDAL, QGIS, older GIS"}
-    words = "; ".join(f"{name} ({about})" for name, about in known.items())
+    words = "; ".join(f"{name} ({about})" for name, about in PIXELS.items())
     later = ", ".join(LATER)
     parser.add_argument("--to", metavar="FORMAT", help=f"{words}; {later} (not available yet)")
     parser.add_argument("-o", dest="output", metavar="FILE", help="the file to write, replacing an earlier one")

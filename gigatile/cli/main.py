@@ -21,7 +21,7 @@ COMMANDS = {
     "probe": "how far a model looks, and whether its tiles can equal the whole image",
     "status": "how far the run in a directory is",
     "verify": "whether everything a run wrote is there and unharmed",
-    "export": "the result as a file for QGIS and other programs",
+    "export": "the result as a file for QuPath, QGIS and other programs",
     "pipelines": "the ready-made pipelines",
     "demo": "build a sample slide, run a pipeline over it, and show what came out",
 }

@@ -9,7 +9,6 @@ Sources: https://gdal.org/en/stable/drivers/raster/cog.html; OGC 21-026 (Cloud O
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,9 +19,11 @@ from gigatile.exports.result import Result
 from gigatile.exports.target import new_file
 from gigatile.exports.tiff_front import Directory, Tag
 from gigatile.exports.tiff_tags import (
+    GDAL_NODATA,
     REDUCED,
     colour_tags,
     flavour_for,
+    nodata_text,
     pixel_tags,
     predictor_for,
     resolution_tags,
@@ -32,14 +33,13 @@ from gigatile.exports.tiles import TileCodec, encoded_tiles, tile_grids
 from gigatile.exports.values import Values, exported_values
 from gigatile.storage.local import write_atomically
 
-SUFFIX = ".tif"
 _GHOST = (
     b"LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nBLOCK_LEADER=SIZE_AS_UINT4\n"
     b"BLOCK_TRAILER=LAST_4_BYTES_REPEATED\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
 )
 """What GDAL's driver writes; the blank leaves room for YES."""
 _GEO_CODES = {33550, 33922, 34264, 34735, 34736, 34737}
-_GDAL_METADATA, _GDAL_NODATA = 42112, 42113
+_GDAL_METADATA = 42112
 _SHORT = 3
 
 
@@ -75,7 +75,7 @@ def export_cog(result: Result, path: Path, dtype: str | None = None) -> None:
     geography = _geography(result)
     shared = (
         *colour_tags(result.palette, values.dtype),
-        Tag(_GDAL_NODATA, "ascii", _number(values.fill)),
+        Tag(GDAL_NODATA, "ascii", nodata_text(values.fill)),
     )
     directories = []
     for level, grid in enumerate(grids):
@@ -88,9 +88,10 @@ def export_cog(result: Result, path: Path, dtype: str | None = None) -> None:
     with new_file(path) as file:
         # The order that the ghost promises is plane by plane, and tiles come row by row.
         writer = TiffWriter(file, directories, flavour_for(result, values, planes), ghost if planes == 1 else b"")
+        empty = codec.empty(grids[0])
         for level in reversed(range(len(grids))):
             for tile in encoded_tiles(result, level, grids[level], codec):
-                writer.write(level, tile.channel * grids[level].tiles + tile.tile, tile.content)
+                writer.write(level, tile.channel * grids[level].tiles + tile.tile, tile.content or empty)
         writer.finish()
         _write_categories(result, path)
 
@@ -153,11 +154,6 @@ def _item(root: ElementTree.Element, name: str, band: int, role: str, text: str)
     attributes = {"name": name, "sample": str(band), **({"role": role} if role else {})}
     # GDAL unescapes items once more than XML does (frmts/gtiff/gtiffdataset_write.cpp, WriteMDMetadata).
     ElementTree.SubElement(root, "Item", attributes).text = escape(text)
-
-
-def _number(value: float) -> bytes:
-    """As GDAL writes nodata."""
-    return b"nan" if math.isnan(value) else f"{value:.17g}".encode()
 
 
 def _write_categories(result: Result, path: Path) -> None:

@@ -26,6 +26,8 @@ class _Format(NamedTuple):
 
 FORMATS = {
     "cog": _Format("cog", "export_cog", ".tif"),
+    "ome-tiff": _Format("ome_tiff", "export_ome_tiff", ".ome.tif"),
+    "ome-zarr-0.4": _Format("ome_zarr_v04", "export_ome_zarr_v04", ".ome.zarr"),
 }
 """The formats that are built, by the word after ``--to``."""
 

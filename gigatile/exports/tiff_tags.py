@@ -18,6 +18,7 @@ from gigatile.exports.values import Values
 from gigatile.units import PixelSize
 
 ADOBE_DEFLATE, PALETTE, MIN_IS_BLACK, SEPARATE, CENTIMETRE = 8, 3, 1, 2, 3
+GDAL_NODATA = 42113
 REDUCED = 1
 """NewSubfileType of a coarser level."""
 _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
@@ -72,6 +73,11 @@ def resolution_tags(size: PixelSize | None, factor: int) -> tuple[Tag, ...]:
         Tag(283, "rational", _rational(1 / (size.y * factor * unit))),
         Tag(296, "short", (CENTIMETRE,)),
     )
+
+
+def nodata_text(value: float) -> bytes:
+    """The value of invalid pixels as GDAL writes it."""
+    return b"nan" if math.isnan(value) else f"{value:.17g}".encode()
 
 
 def flavour_for(result: Result, values: Values, planes: int) -> Flavour:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -56,7 +56,21 @@ class Encoded(NamedTuple):
     channel: int
     tile: int
     """Its number in its plane: row by row."""
-    content: bytes
+    content: bytes | None
+    """None where every pixel is invalid."""
+
+
+class Codec(Protocol):
+    """How a tile becomes bytes. Called by several threads."""
+
+    @property
+    def values(self) -> Values:
+        """Its pixels."""
+        ...
+
+    def encode(self, tile: Array) -> bytes:
+        """A whole tile, shape (y, x), dtype ``values.dtype``, C-contiguous."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +80,12 @@ class TileCodec:
     values: Values
     predictor: Predictor
 
+    def empty(self, grid: TileGrid) -> bytes:
+        """A tile of invalid pixels."""
+        return self.encode(np.full(grid.tile, self.values.fill, self.values.dtype))
+
     def encode(self, tile: Array) -> bytes:
-        """Compress a tile, shape (y, x), dtype ``values.dtype``, C-contiguous."""
+        """See `Codec.encode`."""
         import imagecodecs  # here, so that `gigatile --help` does not load it
 
         content: Any = tile
@@ -85,7 +103,7 @@ def tile_grids(result: Result) -> tuple[TileGrid, ...]:
     return tuple(TileGrid(layout.shape, (sides[0], sides[1])) for layout in result.layouts)
 
 
-def encoded_tiles(result: Result, level: int, grid: TileGrid, codec: TileCodec) -> Iterator[Encoded]:
+def encoded_tiles(result: Result, level: int, grid: TileGrid, codec: Codec) -> Iterator[Encoded]:
     """All tiles of a level: row by row, in it channel by channel, in it from left to right.
 
     Memory bound
@@ -100,12 +118,15 @@ def encoded_tiles(result: Result, level: int, grid: TileGrid, codec: TileCodec) 
     StorageError
         The storage does not answer.
     """
+
+    def encode(tile: Array) -> bytes | None:
+        return None if codec.values.are_fill(tile) else codec.encode(tile)
+
     layout = result.layouts[level]
     reader = LevelReader(result.store, level, layout)
     height, width = grid.tile
     rows, cols = grid.count
     side_by_side = max(1, STRIP_BYTES // (height * width * layout.dtype.itemsize))
-    empty = codec.encode(np.full(grid.tile, codec.values.fill, codec.values.dtype))
     with ThreadPoolExecutor(_ENCODERS, "gigatile-export") as pool:
         for row in range(rows):
             for channel in range(result.channels):
@@ -113,12 +134,8 @@ def encoded_tiles(result: Result, level: int, grid: TileGrid, codec: TileCodec) 
                     box = Region(row * height, col * width, (row + 1) * height, (col + side_by_side) * width)
                     inside = box.clipped(Region(0, 0, *layout.shape))
                     stored = reader.read(inside, None if layout.channels is None else channel)
-                    tiles: list[Array] | None = None
-                    if not layout.is_fill(stored):
-                        tiles = _tiles(codec.values.convert(stored), grid, codec.values.fill)
-                    count = min(side_by_side, cols - col)
-                    contents = [empty] * count if tiles is None else pool.map(codec.encode, tiles)
-                    for at, content in enumerate(contents):
+                    tiles = _tiles(codec.values.convert(stored), grid, codec.values.fill)
+                    for at, content in enumerate(pool.map(encode, tiles)):
                         yield Encoded(channel, row * cols + col + at, content)
 
 

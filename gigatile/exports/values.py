@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,12 @@ class Values:
             band = rule.finished(pixels[np.newaxis].astype(np.float32), ~np.isnan(pixels), self.where)
             return np.asarray(band[0])
         return np.asarray(pixels, self.dtype)
+
+    def are_fill(self, pixels: Array) -> bool:
+        """Whether all pixels of an array of any shape, dtype `dtype`, are invalid."""
+        if math.isnan(self.fill):
+            return bool(np.isnan(pixels.flat[0])) and bool(np.isnan(pixels).all())
+        return bool(pixels.flat[0] == self.fill) and bool((pixels == self.fill).all())
 
 
 def exported_values(result: Result, wanted: str | None, *, halves: bool) -> Values:
