@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from threading import Event, Lock
 from typing import Any
@@ -177,7 +178,10 @@ def _infer_region(
     validity = Validity(region)
     stitcher = RegionStitcher(how.grid, region, how.channels_out, how.dtype, step, valid=validity.rows)
     progress.tally.seams = stitcher.seams
-    with read_ahead(_bands(how, stitcher, read, progress.clock), "gigatile-read") as bands:
+    reading = _bands(how, stitcher, read, progress.clock)
+    # A single band has nothing to be read ahead of; small blocks are spared a thread.
+    several = len(stitcher.rows) > 1
+    with read_ahead(reading, "gigatile-read") if several else nullcontext(reading) as bands:
         tiles = _tiles(how, stitcher, region, bands, validity)
         for tile, prediction in _predictions(how, tiles, progress):
             with progress.clock.stage("blend"):

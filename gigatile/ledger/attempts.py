@@ -47,15 +47,19 @@ class Attempts:
         """It was given up, and nobody died."""
         self._released.add(attempt)
 
-    def prune(self, pending: npt.NDArray[np.bool_], *, at_once: bool) -> None:
+    @property
+    def many(self) -> bool:
+        """Whether it is worth while to forget some."""
+        return any(pairs.count > pairs.limit for pairs in (self._begun, self._ended))
+
+    def prune(self, pending: npt.NDArray[np.bool_]) -> None:
         """Forget what is settled: blocks that have a record; `pending` has shape (blocks,)."""
         for pairs in (self._begun, self._ended):
-            if at_once or pairs.count > pairs.limit:
-                pairs.prune(pending)
+            pairs.prune(pending)
 
     def suspects(self, pending: npt.NDArray[np.bool_], revoked: Identities) -> dict[int, Suspicion]:
         """What speaks against each block without a record, by its number."""
-        self.prune(pending, at_once=True)
+        self.prune(pending)
         ended = {(attempt, place) for attempt, place, _ in self._ended.rows(revoked)}
         found: dict[int, list[int]] = {}
         # Together, so that an attempt that was read twice counts once.

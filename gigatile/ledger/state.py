@@ -162,15 +162,17 @@ class LedgerState:
         records = cast(list[Finished], [line for line in lines if type(line) in _CODES])
         strange = self._absorb_records(records)
         if len(records) < len(lines):
-            strange += self._begin_attempts([line for line in lines if isinstance(line, Started)], None)
-            for line in lines:
+            others = [line for line in lines if type(line) not in _CODES]
+            strange += self._begin_attempts([line for line in others if isinstance(line, Started)], None)
+            for line in others:
                 if isinstance(line, Damaged | Retried):
                     self._fresh_revocations.update(identity_numbers(line.revokes).tolist())
                 elif isinstance(line, Released):
                     attempt = int(identity_numbers([line.attempt])[0])
                     self._attempts.release(attempt)
                     strange += attempt == 0
-        self._attempts.prune(self._status == PENDING, at_once=False)
+        if self._attempts.many:
+            self._attempts.prune(self._status == PENDING)
         return strange
 
     def conclude(self) -> Integers:
@@ -184,7 +186,7 @@ class LedgerState:
         # Errors of blocks that others had pushed aside, until those were mended.
         first = np.flatnonzero(self._status == FAILED)[:ERRORS].tolist()
         self._contested.update(place for place in first if place not in self._errors)
-        self._attempts.prune(self._status == PENDING, at_once=True)
+        self._attempts.prune(self._status == PENDING)
         return np.array(sorted(self._contested), np.int64)
 
     def settle(self, said: Mapping[int, Mapping[int, Finished]], started: Sequence[Started]) -> bool:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from gigatile.ledger.state import DONE, EMPTY, LedgerState
 from gigatile.outputs.layout import ArrayLayout
-from gigatile.storage.store import Entry, Store
+from gigatile.storage.store import Store
 
 Mask = npt.NDArray[np.bool_]
-ABSENT = -1
-"""Size of a shard that is not there."""
 
 _NUMBERS = re.compile(r"(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,9})").fullmatch
 
@@ -24,7 +21,7 @@ def missing_shards(state: LedgerState, level: int, layout: ArrayLayout, predicti
 
     Memory bound
     ------------
-    10 bytes a block of the level.
+    One byte a block of the level.
 
     Parameters
     ----------
@@ -39,25 +36,14 @@ def missing_shards(state: LedgerState, level: int, layout: ArrayLayout, predicti
     -------
     ndarray of bool, shape (rows, cols)
     """
-    sizes = shard_sizes(prediction.entries(f"{level}/"), level, layout)
-    return unlike_record(state, level, sizes)
-
-
-def unlike_record(state: LedgerState, level: int, sizes: npt.NDArray[np.int64]) -> Mask:
-    """Finished blocks whose shard has not the recorded size; `sizes` as `shard_sizes` gives them."""
     status, nbytes = state.status(level), state.nbytes(level)
-    wrong: Mask = ((status == DONE) & (sizes != nbytes)) | ((status == EMPTY) & (sizes != ABSENT))
-    return wrong
-
-
-def shard_sizes(entries: Iterable[Entry], level: int, layout: ArrayLayout) -> npt.NDArray[np.int64]:
-    """Bytes of each shard of a level among the objects of a result, `ABSENT` for none; shape (rows, cols)."""
-    sizes = np.full(layout.grid, ABSENT, np.int64)
-    for entry in entries:
+    wrong: Mask = status == DONE
+    for entry in prediction.entries(f"{level}/"):
         place = shard_place(entry.key, level, layout)
         if place is not None:
-            sizes[place] = entry.nbytes
-    return sizes
+            # What a block without a record left is written anew; the shard of a failed one is nobody's.
+            wrong[place] = status[place] == EMPTY or (status[place] == DONE and entry.nbytes != nbytes[place])
+    return wrong
 
 
 def shard_place(key: str, level: int, layout: ArrayLayout) -> tuple[int, int] | None:

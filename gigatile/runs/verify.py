@@ -22,9 +22,11 @@ from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import is_complete, read_layouts
 from gigatile.outputs.shard import ShardReceipt
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.shards import ABSENT, Mask, shard_place
+from gigatile.runs.shards import Mask, shard_place
 from gigatile.runs.status import existing_run
 
+ABSENT = -1
+"""Size of a shard that is not there."""
 PROBLEMS = 10_000
 """Problems that are told one by one; all of them count, and all damaged blocks are done again."""
 SIDE_BY_SIDE = 8

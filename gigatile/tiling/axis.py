@@ -75,7 +75,9 @@ class Axis:
     @property
     def stride(self) -> int:
         """Distance between tiles = side of a core, in pixels of the result."""
-        return int(self.step * self.output.scale)
+        scale = self.output.scale
+        # Asked for with every tile: arithmetic of fractions is what small blocks spend their time on.
+        return self.step if scale == 1 else int(self.step * scale)
 
     @property
     def count(self) -> int:

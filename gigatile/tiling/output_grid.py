@@ -31,7 +31,7 @@ class OutputGrid:
 
     def length(self, size: int) -> int:
         """Output pixels for an image of `size` input pixels; a last, cut one counts."""
-        return -int(-size * self.scale // 1)
+        return size if self.scale == 1 else -int(-size * self.scale // 1)
 
     def of_tile(self, side: int) -> int:
         """Output pixels for one tile."""

@@ -7,8 +7,7 @@ from gigatile.engine.block import BlockKey, BlockRecord
 from gigatile.ledger.reader import LedgerReader
 from gigatile.ledger.writer import LedgerWriter
 from gigatile.outputs.layout import ArrayLayout
-from gigatile.runs.shards import ABSENT, missing_shards, shard_place, shard_sizes
-from gigatile.storage.store import Entry
+from gigatile.runs.shards import missing_shards, shard_place
 from tests.runs.memory_store import MemoryStore
 
 
@@ -32,13 +31,6 @@ def test_the_place_of_a_shard_is_the_inverse_of_its_key(channels):
 )  # fmt: skip
 def test_no_other_object_is_taken_for_a_shard(key):
     assert shard_place(key, 1, layout()) is None
-
-
-def test_sizes_are_those_listed_and_absent_elsewhere():
-    sizes = shard_sizes([Entry("0/c/1/2", 7), Entry("0/c/0/0", 0), Entry("1/c/1/1", 5)], 0, layout())
-    assert sizes[1, 2] == 7
-    assert sizes[0, 0] == 0
-    assert (sizes == ABSENT).sum() == 4 * 5 - 2
 
 
 def test_missing_are_finished_blocks_whose_shard_is_gone_of_another_size_or_too_many():
