@@ -59,7 +59,7 @@ _PIXELS_OR_AUTO = v.or_auto(v.whole(least=0, example=64))
 
 OPTIONS = (
     Option("what", "pipeline", "NAME|FILE", "a ready-made pipeline, or a pipeline.yaml", v.as_text),
-    Option("what", "model", "MODEL", "FILE.onnx, package.module:name or file.py:name", v.as_text),
+    Option("what", "model", "MODEL", "FILE.onnx, a card beside it, package.module:name or file.py:name", v.as_text),
     Option("what", "device", "auto|cpu|cuda[:N]", "where the model runs (default: auto)", v.device),
     Option(
         "what",

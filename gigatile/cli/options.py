@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,7 @@ from gigatile.errors import UsageError
 if TYPE_CHECKING:
     from gigatile.images.bad_units import OnBadChunk
     from gigatile.models.augment import Augmentation
+    from gigatile.models.card import ModelCard
     from gigatile.models.values import Activation
     from gigatile.tiling.axis import Blend
 
@@ -68,6 +69,8 @@ class RunOptions:
     on_bad_chunk: OnBadChunk
     progress: str
     json: bool
+    card: ModelCard | None = None
+    """What the model's card says beside these options; scaling, activation, output, tile and names are in them."""
 
 
 def run_parser(command: str, description: str) -> Parser:
@@ -137,7 +140,10 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
             fix="Type --model FILE.onnx or --model package.module:name, or a --pipeline that "
             "'gigatile pipelines' lists.",
         )
-    return _options(namespace, values, colors)
+    from gigatile.cli.card_options import with_card
+
+    carded = with_card(values, colors)
+    return replace(_options(namespace, carded.values, carded.colors), card=carded.card)
 
 
 def read_values(given: Mapping[str, Given]) -> dict[str, Any]:

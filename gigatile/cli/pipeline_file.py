@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictStr, ValidationError
 
 from gigatile.cli.option_table import BY_NAME
 from gigatile.cli.values import Given, Where, nearest
 from gigatile.errors import UsageError
+from gigatile.models.cards.text import yaml_mapping
 
 FILE_NAME = "pipeline.yaml"
-_MODEL_SUFFIXES = {".onnx", ".pt", ".pt2", ".pth", ".ts"}
+_MODEL_SUFFIXES = {".onnx", ".pt", ".pt2", ".pth", ".ts", ".yaml", ".yml", ".json"}
 _PATH_KEYS = {"scheduler_file", "inputs"}
 
 
@@ -130,31 +130,6 @@ class Pipeline:
     """The options it sets, as text, by name."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader; a key that stands twice is an error instead of the last one winning, and so are aliases:
-    ten lines of them can stand for gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """The next node, unless it is an alias."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias (*name): write it out", self.get_mark())
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a mapping whose keys are all different."""
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def shipped_folder() -> Path | None:
     """Where ready-made pipelines lie: inside an installed package, or at the top of a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -182,7 +157,7 @@ def find_pipeline(text: str) -> Path:
         There is no such file or no pipeline of that name.
     """
     path = Path(text)
-    if path.name == text and path.suffix.lower() not in {".yaml", ".yml"}:
+    if path.name == text and path.suffix.lower() not in {".yaml", ".yml", ".json"}:
         shipped = shipped_pipelines()
         if text not in shipped:
             known = f"There are: {', '.join(shipped)}." if shipped else "None is installed."
@@ -204,19 +179,11 @@ def load_pipeline(path: Path) -> Pipeline:
     UsageError
         It is not YAML, has an unknown key or a value of the wrong kind: names the file and the key.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except UnicodeDecodeError as error:
-        raise UsageError(str(path), expected="a YAML file in UTF-8", found="other bytes") from error
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UsageError(f"{path}{line}", expected="YAML", found=error.problem or "something else") from error
-    except yaml.YAMLError as error:
-        raise UsageError(str(path), expected="YAML", found=" ".join(str(error).split())) from error
-    except RecursionError as error:
-        raise UsageError(str(path), expected="one 'key: value' a line", found="lists nested too deeply") from error
-    if not isinstance(content, dict):
-        raise UsageError(str(path), expected="one 'key: value' a line", found=type(content).__name__)
+    if path.suffix.lower() == ".json":
+        return _of_card(path)
+    content = yaml_mapping(path)
+    if "format_version" in content:
+        return _of_card(path)
     try:
         model = PipelineFile.model_validate(content)
     except ValidationError as error:
@@ -232,6 +199,12 @@ def load_pipeline(path: Path) -> Pipeline:
         class_colors=tuple(model.class_colors or ()),
         given=given,
     )
+
+
+def _of_card(path: Path) -> Pipeline:
+    """Somebody else's card in the place of a pipeline file: it is the model, and says the rest itself."""
+    given = {"model": Given(str(path), Where("model", str(path)))}
+    return Pipeline(path=path, name=path.parent.name, description="", class_colors=(), given=given)
 
 
 def _first_problem(path: Path, error: ValidationError, content: dict[str, Any]) -> UsageError:

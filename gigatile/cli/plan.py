@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gigatile.cli.card_options import tell
 from gigatile.cli.options import read_options, run_parser
 from gigatile.cli.parser import emit, emit_json
 
@@ -17,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
     """Print the plan of the run that the same options would start."""
     parser = run_parser("plan", "What 'gigatile run' with the same options would do; nothing is written.")
     options = read_options(parser, argv)
+    tell(options.card)
     from gigatile.cli.request import make_plan
 
     plan = make_plan(options)

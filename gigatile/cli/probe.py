@@ -10,28 +10,63 @@ from gigatile.cli.parser import Parser, add_debug, emit, emit_json
 from gigatile.errors import UsageError
 
 if TYPE_CHECKING:
+    from gigatile.models.card import ModelCard
     from gigatile.models.probe import Probe
+    from gigatile.models.self_test import SelfTest
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure one model, or tell what was measured before."""
     parser = Parser("gigatile probe", description="How far a model looks, measured on the model itself.")
-    parser.add_argument("model", metavar="MODEL", help="an .onnx file, package.module:name or file.py:name")
+    parser.add_argument("model", metavar="MODEL", help="a model as 'gigatile run' takes it, or its card")
     parser.add_argument("--channels", metavar="N", help="channels to try a callable with (default: 3)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_debug(parser)
     arguments = parser.parse(argv)
     channels = _count(arguments.channels)
     check_model(arguments.model)
+    from gigatile.models.cards.find import find_card
     from gigatile.models.load import load_model
     from gigatile.models.probe_cache import probed
+    from gigatile.models.self_test import self_tested
 
-    probe = probed(load_model(arguments.model), channels)
+    card = find_card(arguments.model)
+    loaded = load_model(arguments.model)
+    tests = self_tested(loaded)
+    if card is not None and card.one_pixel_a_tile:
+        # Each tile is one pixel: there is nothing to see at its edges.
+        if arguments.json:
+            emit_json({"card": card.to_json()})
+        else:
+            emit(card_table(card, tests))
+        return 0
+    probe = probed(loaded, channels)
     if arguments.json:
-        emit_json(probe.to_json())
+        emit_json({**probe.to_json(), **({} if card is None else {"card": card.to_json()})})
     else:
         emit(table(arguments.model, probe))
+        if card is not None:
+            emit(card_table(card, tests))
     return 0
+
+
+def card_table(card: ModelCard, tests: Sequence[SelfTest]) -> str:
+    """The card for people: what it says, what comes of it, and how the test that it brings along went."""
+    said = card.to_json()
+    rows = [("card", f"{card.kind}{', ' if card.name else ''}{card.name}")]
+    for key, value in said.items():
+        if key in ("kind", "path", "model", "name", "notes"):
+            continue
+        if key == "pixel_size":
+            value = f"{value['value']:.6g} {value['unit']}"
+        text = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+        rows.append((key.replace("_", " "), text))
+    rows += [
+        ("self-test", f"{test.mismatched} of {test.values} values differ, at most by {test.max_difference:.2g}")
+        for test in tests
+    ]
+    rows += [("note", note) for note in card.notes]
+    return "\n".join(f"{name:<20}{text}" for name, text in rows)
 
 
 def _count(text: str | None) -> int | None:

@@ -32,6 +32,7 @@ def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
     check_image(options.image)
     check_model(options.model)
     from gigatile.images.open import open as open_image
+    from gigatile.models.card_fit import fitted_image
     from gigatile.plans.build import plan
     from gigatile.tiling.tiling import Tiling
 
@@ -42,6 +43,7 @@ def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
     image = image.select(channels=options.channels, level=options.level)
     if options.pixel_size is not None:
         image = image.at(options.pixel_size)
+    image = fitted_image(image, options.card)
     _check_lengths(options, image)
     model = model or read_model(options)
     tiling = Tiling(
@@ -61,7 +63,7 @@ def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
         mask=options.mask,
         memory=options.memory,
     )
-    _check_classes(options, made.trial.channels_out)
+    _check_classes(options, made)
     return made
 
 
@@ -89,7 +91,8 @@ def read_model(options: RunOptions) -> LoadedModel:
         device=options.device,
         class_names=options.class_names,
     )
-    return replace(model, class_colors=tuple("#{:02x}{:02x}{:02x}".format(*c) for c in options.class_colors))
+    colors = tuple("#{:02x}{:02x}{:02x}".format(*c) for c in options.class_colors)
+    return replace(model, class_colors=colors, card=options.card)
 
 
 def _or_auto(value: int | None) -> Any:
@@ -108,10 +111,11 @@ def _check_lengths(options: RunOptions, image: Image) -> None:
             )
 
 
-def _check_classes(options: RunOptions, channels_out: int) -> None:
+def _check_classes(options: RunOptions, made: Plan) -> None:
     """One channel makes two classes: it is above 0.5 or it is not."""
+    channels_out = made.trial.channels_out
     count = 2 if options.output == "classes" and channels_out == 1 else channels_out
-    for name, given in (("class_names", options.class_names), ("class_colors", options.class_colors)):
+    for name, given in (("class_names", made.model.class_names), ("class_colors", made.model.class_colors)):
         if len(given) not in {0, count}:
             raise UsageError(
                 f"{name} for {options.model}",

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gigatile.cli.card_options import tell
 from gigatile.cli.inputs import options_of, read_inputs
 from gigatile.cli.options import RunOptions, read_options, run_parser
 from gigatile.cli.parser import emit, say
@@ -28,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     """Run a model over images; the same command again finishes what is missing."""
     parser = run_parser("run", "Run a model over images. The same command again finishes what is missing.")
     options = read_options(parser, argv)
+    tell(options.card)
     place = options.output_dir
     if place is None:
         raise UsageError("gigatile run", expected="-o DIR, where the result goes", found="none")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from gigatile.errors import ModelError, UsageError
 from gigatile.models.augment import Augmentation
+from gigatile.models.card import ModelCard
+from gigatile.models.cards.find import find_card
 from gigatile.models.model import LoadedModel, Model
+from gigatile.models.patches import PatchModel
 from gigatile.models.probe import Probe
 from gigatile.models.probe_cache import probed
+from gigatile.models.self_test import self_tested
 from gigatile.models.values import Activation, Values
 from gigatile.tiling.scales import parse_scales
 
@@ -21,15 +26,15 @@ def load_model(
     model: str | PathLike[str] | LoadedModel | Any,
     *,
     scale: float | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    activation: Activation = "none",
-    normalize: str = "none",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    activation: Activation | None = None,
+    normalize: str | None = None,
     tta: Augmentation = "none",
     multiscale: Sequence[float] = (1,),
     batch: int | None = None,
     device: str = "auto",
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
 ) -> LoadedModel:
     """Load a model and say what goes in and comes out.
 
@@ -37,7 +42,9 @@ def load_model(
     ----------
     model : path, "package.module:name", "file.py:name", or callable
         An ``.onnx`` file, or a function (or class) that takes float32 ``(n, c, y, x)`` and returns
-        ``(n, k, y, x)``.
+        ``(n, k, y, x)``; or the card of a model that lies beside it: a bioimage.io ``rdf.yaml``, a wsinfer
+        ``config.json``, a STAC item. What a card says, metadata in an ONNX file included, is the default of the
+        arguments below; the tests that it brings along are run once on a machine.
     scale : float, optional
         Factor on stored pixels: 1/255 for uint8 and 1 otherwise if not given.
     mean, std : sequence of float
@@ -62,7 +69,7 @@ def load_model(
     Raises
     ------
     ModelError
-        The model cannot be loaded.
+        The model cannot be loaded, asks for what we cannot do, or fails the test of its card.
     UsageError
         A number makes no sense.
     """
@@ -70,8 +77,39 @@ def load_model(
         return model
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise UsageError("batch", expected="a positive whole number of tiles", found=repr(batch))
-    values = Values(scale, tuple(mean), tuple(std), activation, tta, normalize, multiscale=parse_scales(multiscale))
-    return LoadedModel(_find(model, device), values, batch, tuple(class_names))
+    asked = {"scale": scale, "mean": mean, "std": std, "normalize": normalize, "activation": activation}
+    given = {name: value for name, value in {**asked, "class_names": class_names}.items() if value is not None}
+    card = find_card(model)
+    said = ModelCard("", Path(), Path()) if card is None else card.under(tuple(given))
+    values = Values(
+        scale if scale is not None else said.scale,
+        tuple(mean if mean is not None else said.mean),
+        tuple(std if std is not None else said.std),
+        activation or said.activation,
+        tta,
+        normalize or said.normalize,
+        multiscale=parse_scales(multiscale),
+    )
+    names = tuple(class_names if class_names is not None else said.class_names)
+    if card is None:
+        return LoadedModel(_find(model, device), values, batch, names)
+    loaded = LoadedModel(_carded(card, device), values, batch, names, said.class_colors, card=said)
+    self_tested(replace(loaded, values=_values_of(card), card=card))
+    return loaded
+
+
+def _carded(card: ModelCard, device: str) -> Model:
+    """The model of a card."""
+    model = _find(card.model, device)
+    if card.one_pixel_a_tile:
+        assert card.tile is not None, "such a card has a tile"
+        return PatchModel(model, card.tile)
+    return model
+
+
+def _values_of(card: ModelCard) -> Values:
+    """What the card alone says: its tests are for that."""
+    return Values(card.scale, card.mean, card.std, card.activation, "none", card.normalize)
 
 
 def probe(model: str | PathLike[str] | LoadedModel | Any, channels: int | None = None) -> Probe:

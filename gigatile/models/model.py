@@ -11,6 +11,7 @@ import numpy as np
 
 from gigatile.errors import BlockError, ModelOutOfMemory
 from gigatile.models.augment import averaged
+from gigatile.models.card import ModelCard
 from gigatile.models.values import Values
 from gigatile.tiling.output_grid import SAME, OutputGrid
 
@@ -103,6 +104,9 @@ class LoadedModel:
     class_colors: tuple[str, ...] = ()
     output: OutputGrid = SAME
     """Where its output lies in its input; planning finds that out."""
+    card: ModelCard | None = None
+    """What its author's card says, less what somebody said otherwise; scaling, activation and names are in `values` and
+    `class_names` already."""
 
     @cached_property
     def where(self) -> str:

@@ -13,13 +13,14 @@ import numpy as np
 from gigatile.errors import MemoryRefused, ModelError, OverlapWarning, UsageError
 from gigatile.images.image import Image
 from gigatile.machine import available_bytes, available_cores, base_bytes
+from gigatile.models.card_fit import fitted_image, with_names_for
 from gigatile.models.load import load_model
 from gigatile.models.model import LoadedModel, Model
 from gigatile.models.values import check_dtype
 from gigatile.models.warmup import Trial, batch_changes_bits, try_model
 from gigatile.outputs.rule import output_rule
 from gigatile.plans.memory import Demand, MemoryPlan
-from gigatile.plans.overlap import choose_overlap, with_tile
+from gigatile.plans.overlap import choose_carded, with_tile
 from gigatile.plans.plan import Plan
 from gigatile.plans.scales import scaled_passes
 from gigatile.tiling.border import check_border
@@ -41,7 +42,7 @@ def plan(
     model: LoadedModel | Any,
     tiling: Tiling | None = None,
     *,
-    output: str = "classes",
+    output: str | None = None,
     dtype: str | None = None,
     mask: str = "nodata",
     roi: object = None,
@@ -57,8 +58,8 @@ def plan(
         See `load_model`.
     tiling : Tiling, optional
         Everything automatic if not given.
-    output : {"classes", "probabilities", "raw"}
-        What is stored.
+    output : {"classes", "probabilities", "raw"}, optional
+        What is stored: what the model's card says, or classes, if not given.
     dtype : {"float32", "float16", "uint8"}, optional
         Of stored probabilities.
     mask : {"nodata", "none"}
@@ -75,7 +76,10 @@ def plan(
     MemoryRefused
         No block, lane or cache holds to the budget; the message has the figures and a tile that would.
     """
-    image, model = _opened(image), load_model(model)
+    model = load_model(model)
+    image = fitted_image(_opened(image), model.card)
+    output = output or (model.card and model.card.output) or "classes"
+    model = with_names_for(model, output)
     if output == "raw":
         # "raw = no activation, the model's dtype"
         model = replace(model, values=replace(model.values, activation="none"))
@@ -91,7 +95,7 @@ def plan(
     tile = tiling.tile_yx
     trial = _once(model, ("trial", channels, tile, batch), lambda: _tried(model, channels, tile, batch, budget))
     model = replace(model, output=trial.output)
-    tiling, choice = choose_overlap(tiling, model, channels)
+    tiling, choice = choose_carded(tiling, model, channels)
     if choice.warning:
         warnings.warn(choice.warning, OverlapWarning, stacklevel=2)
     changes = batch > 1 and not model.model.calls_once and model.model.fixed_batch is None

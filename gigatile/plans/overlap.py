@@ -77,9 +77,52 @@ class Need:
 
 
 def with_tile(tiling: Tiling, loaded: LoadedModel) -> Tiling:
-    """The tiling with its tile: the user's, the model's own, or the usual one."""
-    tile = tiling.tile_yx if tiling.tile is not None else loaded.model.fixed_tile or tiling.tile_yx
+    """The tiling with its tile: the user's, that of the model's card, the model's own, or the usual one."""
+    tile = tiling.tile_yx
+    if tiling.tile is None:
+        tile = (loaded.card and loaded.card.tile) or loaded.model.fixed_tile or tile
     return replace(tiling, tile=tile)
+
+
+def choose_carded(tiling: Tiling, loaded: LoadedModel, channels: int) -> tuple[Tiling, OverlapChoice]:
+    """`choose_overlap`; what is automatic is at least what the model's card says.
+
+    An author's overlap and halo are what looked good enough; the probe knows what makes the tiles exact.
+
+    Raises
+    ------
+    UsageError
+        What the user gave contradicts the tile.
+    """
+    chosen, choice = choose_overlap(tiling, loaded, channels)
+    card = loaded.card
+    if card is None or tiling.overlap != "auto":
+        return chosen, choice
+    overlap, margin = int(chosen.overlap), int(chosen.margin)
+    kept = margin if chosen.blend != "trim" else overlap // 2
+    missing = 2 * max(card.margin_px - kept, 0) if tiling.margin == "auto" else 0
+    wanted = max(card.overlap_px, overlap + missing)
+    if wanted <= overlap:
+        return chosen, choice
+    step = 2 * _unit(loaded, channels)
+    most = (min(chosen.tile_yx) - 1) // 2 * 2
+    wanted = min(overlap - (overlap - wanted) // step * step, overlap + (most - overlap) // step * step)
+    raised = replace(tiling, overlap=wanted, blend=chosen.blend, margin=max(margin, card.margin_px))
+    if tiling.margin != "auto" or chosen.blend == "trim":
+        raised = replace(raised, margin=tiling.margin)
+    again, choice = choose_overlap(raised, loaded, channels)
+    return again, replace(choice, text=f"at least that of the model's card; {choice.text}")
+
+
+def _unit(loaded: LoadedModel, channels: int) -> int:
+    """What the distance between tiles has to be a multiple of."""
+    try:
+        probe = known_probe(loaded, channels)
+    except ModelError:
+        probe = None
+    if probe is None:
+        return lcm(size_multiple(loaded, channels), loaded.output.scale.denominator)
+    return lcm(max(probe.alignment, 1), probe.output_scale.denominator)
 
 
 def choose_overlap(tiling: Tiling, loaded: LoadedModel, channels: int) -> tuple[Tiling, OverlapChoice]:
