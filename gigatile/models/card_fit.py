@@ -85,11 +85,12 @@ def _check_count(image: Image, card: ModelCard) -> None:
 
 
 def _check_dtype(image: Image, card: ModelCard) -> None:
-    if card.dtype and str(image.dtype) != card.dtype:
+    # As stored: on a grid of another pixel size they are floats in the same units.
+    if card.dtype and str(image.info.dtype) != card.dtype:
         raise ImageError(
             f"{image.info.path} for {card.where}",
             expected=f"{card.dtype} pixels, for which it divides by 255",
-            found=str(image.dtype),
+            found=str(image.info.dtype),
             fix="Say how pixels become what the model was trained on: --scale, for example.",
         )
 
