@@ -67,7 +67,18 @@ def check_model(text: str) -> None:
     """Refuse a model file that is not there; ``package.module:name`` is looked up when it is loaded."""
     file, colon, _ = text.rpartition(":")
     path = Path(file) if colon and file.endswith(".py") else Path(text)
-    is_file = path.suffix.lower() in {".onnx", ".pt", ".pt2", ".pth", ".ts", ".py", ".yaml", ".yml", ".json"}
+    is_file = path.suffix.lower() in {
+        ".onnx",
+        ".pt",
+        ".pt2",
+        ".pth",
+        ".ts",
+        ".torchscript",
+        ".py",
+        ".yaml",
+        ".yml",
+        ".json",
+    }
     if is_file and not path.exists():
         raise ModelError(text, expected="a model file", found="nothing at that path", fix=nearby(path))
 

@@ -18,7 +18,7 @@ from gigatile.errors import UsageError
 from gigatile.models.cards.text import yaml_mapping
 
 FILE_NAME = "pipeline.yaml"
-_MODEL_SUFFIXES = {".onnx", ".pt", ".pt2", ".pth", ".ts", ".yaml", ".yml", ".json"}
+_MODEL_SUFFIXES = {".onnx", ".pt", ".pt2", ".pth", ".ts", ".torchscript", ".yaml", ".yml", ".json"}
 _PATH_KEYS = {"scheduler_file", "inputs"}
 
 

@@ -21,6 +21,8 @@ from gigatile.models.self_test import self_tested
 from gigatile.models.values import Activation, Values
 from gigatile.tiling.scales import parse_scales
 
+TORCH_SUFFIXES = {".pt", ".pt2", ".pth", ".ts", ".torchscript"}
+
 
 def load_model(
     model: str | PathLike[str] | LoadedModel | Any,
@@ -138,8 +140,12 @@ def _find(model: Any, device: str) -> Model:
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) is None:
         raise ModelError("device", expected="auto, cpu, cuda or cuda:N", found=repr(device))
     if not isinstance(model, (str, PathLike)):
-        from gigatile.models.python import from_object
+        from gigatile.models.python import from_object, is_torch_module
 
+        if is_torch_module(model):
+            from gigatile.models.torch import ModuleModel
+
+            return ModuleModel(model, device)
         return from_object(model)
     text = str(model)
     suffix = Path(text).suffix.lower()
@@ -147,14 +153,16 @@ def _find(model: Any, device: str) -> Model:
         from gigatile.models.onnx import OnnxModel
 
         return OnnxModel(text, device)
+    if suffix in TORCH_SUFFIXES:
+        from gigatile.models.torch import TorchModel
+
+        return TorchModel(text, device)
     if re.fullmatch(r".+:[A-Za-z_][\w.]*", text):
         from gigatile.models.python import NamedModel
 
         return NamedModel(text)
-    known = {".pt2", ".pt", ".pth", ".ts"}
     raise ModelError(
         f"model {text}",
-        expected="a .onnx file, package.module:name or file.py:name",
-        found="a torch file, which is not supported yet" if suffix in known else repr(text),
-        fix="Export it to ONNX with torch.onnx.export." if suffix in known else "",
+        expected="a .onnx, TorchScript or .pt2 file, a card, package.module:name or file.py:name",
+        found=repr(text),
     )

@@ -105,19 +105,17 @@ def from_object(target: Any) -> CallableModel:
     Raises
     ------
     ModelError
-        It is not callable, or is a torch module.
+        It is not callable.
     """
     if not callable(target):
         raise ModelError("model", expected="a path, module:name or a callable", found=repr(target))
-    if any(base.__module__.startswith("torch.nn") for base in type(target).__mro__):
-        raise ModelError(
-            f"model {type(target).__name__}",
-            expected="an ONNX file or a function of numpy arrays",
-            found="a torch module",
-            fix="Wrap it: lambda batch: module(torch.from_numpy(batch)).detach().numpy()",
-        )
     name = getattr(target, "__qualname__", type(target).__qualname__)
     return CallableModel(target, name, object_digest(target))
+
+
+def is_torch_module(target: Any) -> bool:
+    """Whether an object is a `torch.nn.Module`, found out without importing torch."""
+    return any(base.__module__.startswith("torch.nn") for base in type(target).__mro__)
 
 
 def _digest(source_digest: str, name: str) -> str:
