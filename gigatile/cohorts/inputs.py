@@ -30,6 +30,7 @@ from gigatile.cohorts.names import (
 )
 from gigatile.cohorts.patterns import has_magic, images_in, is_zarr, matches, natural, spells_suffix
 from gigatile.errors import ImageError, UsageError
+from gigatile.images.places import stack_parts
 from gigatile.storage.url import BUCKET_SCHEMES, WEB_SCHEMES, scheme_of
 
 _NAMED = 3
@@ -129,7 +130,7 @@ def resolve_inputs(images: Sequence[str], listing: str | None = None, known: Seq
 
 
 def check_literal(text: str) -> None:
-    """Refuse what is no single image: nothing there, a folder, a pattern, stacked files.
+    """Refuse what is no single image: nothing there, a folder, a pattern. Of stacked files each is looked at.
 
     URLs are not asked for; whoever opens them will see.
 
@@ -138,6 +139,11 @@ def check_literal(text: str) -> None:
     ImageError, UsageError
     """
     one = "Name one image here; 'gigatile run' takes folders and patterns."
+    parts = stack_parts(text)
+    if len(parts) > 1:
+        for part in parts:
+            check_literal(part)
+        return
     if is_url(text) and not text.startswith("file://"):
         _check_scheme(text)
         return
@@ -146,7 +152,7 @@ def check_literal(text: str) -> None:
     if path.is_dir() and not is_zarr(text):
         raise UsageError(text, expected="one image", found="a directory", fix=one)
     if not path.exists():
-        if has_magic(text) and not _is_stack(text):
+        if has_magic(text):
             raise UsageError(text, expected="one image", found="a pattern", fix=one)
         raise _missing(text)
 
@@ -164,6 +170,9 @@ def nearby(path: Path) -> str:
 
 def _expanded(word: str, notes: list[str]) -> tuple[list[str], bool]:
     """The images that a word stands for, and whether it may stand for several."""
+    if len(stack_parts(word)) > 1:
+        check_literal(word)
+        return [word], False
     word = word.removeprefix("file://")
     if is_url(word):
         return _expanded_url(word, notes)
@@ -178,7 +187,7 @@ def _expanded(word: str, notes: list[str]) -> tuple[list[str], bool]:
         return images, True
     if path.exists():
         return [word], False
-    if has_magic(word) and not _is_stack(word):
+    if has_magic(word):
         images, others = matches(word)
         if not images:
             raise _no_images(word, others)
@@ -216,16 +225,7 @@ def _check_scheme(url: str, origin: str = "") -> None:
         raise UsageError(where, expected=f"a path, or a URL of {schemes}", found=f"{scheme_of(url)}://")
 
 
-def _is_stack(text: str) -> bool:
-    parts = text.split("+")
-    return len(parts) > 1 and any(part and Path(part).exists() for part in parts)
-
-
 def _missing(text: str) -> UsageError:
-    if _is_stack(text):
-        return UsageError(
-            f"{text}: stacking several files is not available yet", fix="Give the path of one image file or Zarr."
-        )
     return ImageError(text, expected="an image file or Zarr", found="nothing at that path", fix=nearby(Path(text)))
 
 
@@ -261,12 +261,10 @@ def _listed(listing: str) -> list[_Candidate]:
 
 
 def _of_row(row: Row) -> _Candidate:
-    if is_url(row.image):
-        _check_scheme(row.image, row.origin)
-    elif _is_stack(row.image) and not Path(row.image).exists():
-        raise UsageError(
-            f"{row.origin}: {row.image}: stacking several files is not available yet", fix="Name one file a row."
-        )
+    parts = stack_parts(row.image)
+    for part in parts:
+        if is_url(part):
+            _check_scheme(part, row.origin)
     if row.name and (safe_name(row.name) != row.name or is_reserved(row.name)):
         suggested = safe_name(f"_{row.name}" if is_reserved(row.name) else row.name)
         raise UsageError(
@@ -276,10 +274,9 @@ def _of_row(row: Row) -> _Candidate:
             fix=f"Type {suggested!r}, say.",
         )
     problem = ""
-    if not is_url(row.image) and not Path(row.image).exists():
-        missing = ImageError(
-            f"{row.origin}: {row.image}", expected="an image file or Zarr", found="nothing at that path"
-        )
+    gone = next((part for part in parts if not is_url(part) and not Path(part).exists()), None)
+    if gone is not None:
+        missing = ImageError(f"{row.origin}: {gone}", expected="an image file or Zarr", found="nothing at that path")
         problem = str(missing)
     return _Candidate(row.image, row.name, row.options, row.origin, problem)
 
@@ -350,7 +347,7 @@ def _taken(used: set[str], owners: Mapping[str, Known]) -> Callable[[str, str], 
             return name in used
         owner = owners[name]
         if name not in gone:
-            gone[name] = not is_url(owner.location) and not Path(owner.location).exists()
+            gone[name] = any(not is_url(part) and not Path(part).exists() for part in stack_parts(owner.location))
         return not gone[name] or owner.nbytes not in {None, file_bytes(location)}
 
     return is_taken

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from gigatile.cohorts.names import is_url, shown
 from gigatile.errors import ImageError, UsageError
+from gigatile.images.places import stack_parts
 
 PER_IMAGE = ("level", "channels", "source_pixel_size", "roi")
 """Options that a list may give for each image; whether each is built yet is for the command line to say."""
@@ -143,7 +144,10 @@ def _row(cells: Sequence[str], columns: Sequence[str], origin: str, listing: str
 
 
 def _from_here(image: str, listing: str, origin: str) -> str:
-    """A path of the list as one from the working directory; a URL as it is."""
+    """A path of the list as one from the working directory; a URL as it is; of stacked files each."""
+    parts = (image,) if is_url(listing) else stack_parts(image, str(Path(listing).parent))
+    if len(parts) > 1:
+        return "+".join(_from_here(part, listing, origin) for part in parts)
     image = image.removeprefix("file://")
     if is_url(image):
         return image

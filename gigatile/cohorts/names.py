@@ -5,6 +5,7 @@
     slides/a.ome.tif                a               the file name without its known suffixes
     old/b.svs, new/b.svs            old__b, new__b  all that collide carry the folder they lie in
     p/s/c.svs, q/s/c.svs            p__s__c, ...    and more folders, until they differ
+    s/e.tif+s/f.tif                 e+f             stacked files
     s/d.tif, s/d.svs                s__d.tif, ...   or the suffix, where it is the folder that they share
 
 A name, once given, stays with its image: a newcomer that collides with it is the one that carries its folder.
@@ -22,6 +23,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
+from gigatile.images.places import stack_parts
 from gigatile.storage.url import WEB_SCHEMES, redacted
 
 READABLE = (
@@ -51,10 +53,14 @@ def is_url(text: str) -> bool:
 
 
 def location_of(text: str) -> str:
-    """Where an image lies, whatever the working directory: an absolute path, or a URL without its secrets.
+    """Where an image lies, whatever the working directory: an absolute path, or a URL without its secrets; of stacked
+    files those of all.
 
     User, password, query and fragment of a URL are left out. What cannot be written as UTF-8 is escaped.
     """
+    parts = stack_parts(text)
+    if len(parts) > 1:
+        return "+".join(location_of(part) for part in parts)
     if is_url(text):
         return printable(redacted(text)).rstrip("/")
     return printable(os.path.abspath(text))  # noqa: PTH100 - Path.absolute() leaves ".." where it is
@@ -157,6 +163,10 @@ def _candidates(location: str) -> Iterator[str]:
 
 
 def _parts(location: str) -> list[str]:
+    files = stack_parts(location)
+    if len(files) > 1:
+        several = [_parts(file) for file in files]
+        return [*several[0][:-1], "+".join(without_suffix(file) for *_, file in several)]
     if not is_url(location):
         return [part for part in PurePosixPath(location.replace(os.sep, "/")).parts if part != "/"] or ["image"]
     scheme, _, path = location.partition("://")

@@ -22,7 +22,7 @@ import numpy as np
 
 from gigatile.errors import BlockError, DecodeError, ImageError, UsageError
 from gigatile.images.decode_units import out_of_memory
-from gigatile.images.gdal_info import describe
+from gigatile.images.gdal_info import CACHE_BYTES, describe
 from gigatile.images.info import ImageInfo
 from gigatile.images.places import absolute
 from gigatile.images.vrt import referred
@@ -31,8 +31,6 @@ from gigatile.storage.url import scheme_of
 
 Pixels = np.ndarray[Any, Any]
 
-CACHE_BYTES = 64 << 20
-"""GDAL's own cache of blocks, one for the process; it would take 5 % of the machine."""
 DRIVERS = (
     "VRT", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "HFA", "ENVI", "EHdr", "netCDF", "HDF5", "HDF5Image",
     "HDF4", "HDF4Image", "BMP", "GIF", "BIGGIF", "WEBP", "NITF", "PCIDSK", "GRIB", "AAIGrid", "SAGA", "RST",

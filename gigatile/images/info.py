@@ -79,6 +79,8 @@ class ImageInfo:
     """Index of the alpha channel, if there is one: validity, not a channel."""
     bounds_offset: tuple[int, int] | None = None
     """Row and column in the file's own level 0 of the first pixel, where the image is the scanned rectangle of it."""
+    reader_bytes: int = 0
+    """What the reader keeps beside the units that it hands out, at most."""
     notes: tuple[str, ...] = ()
     """What disagreed or was left aside, for ``gigatile info``."""
 

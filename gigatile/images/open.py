@@ -15,6 +15,8 @@ from gigatile.images.info import Source
 from gigatile.images.memory import ArraySource, DaskSource
 from gigatile.images.optional import NeedsReader
 from gigatile.images.picture import JPEG_MAGIC, PNG_MAGIC, PictureSource
+from gigatile.images.places import stack_parts
+from gigatile.images.stack import StackSource
 from gigatile.storage.files import is_prefix, open_bytes
 from gigatile.storage.url import scheme_of
 
@@ -43,8 +45,8 @@ def open(target: str | Path | Any, *, axes: str | None = None) -> Image:
     ----------
     target : str, Path, numpy or dask array
         A TIFF of any kind, a PNG or JPEG, the directory of a Zarr array or OME-Zarr image: a path or a URL
-        (``s3://``, ``gs://``, ``az://``, ``https://``); the path of what GDAL reads (with ``gigatile[gdal]``); or an
-        array.
+        (``s3://``, ``gs://``, ``az://``, ``https://``); the path of what GDAL reads (with ``gigatile[gdal]``);
+        several of these with ``+`` between them, whose channels are stacked on the grid of the finest; or an array.
     axes : str, optional
         For arrays and Zarr: ``"yx"``, ``"cyx"``, ``"yxc"``; other formats say it themselves.
 
@@ -80,6 +82,9 @@ def open_source(target: str | Path | Any, axes: str | None = None) -> Source:
             fix="For a zarr.Array give the path of its directory, or dask.array.from_zarr(array).",
         )
     place = str(target)
+    parts = stack_parts(place)
+    if len(parts) > 1:
+        return StackSource([open_source(part, axes) for part in parts])
     if scheme_of(place) not in ("", "file"):
         return _open_url(place, axes)
     path = Path(place.removeprefix("file://"))
@@ -165,9 +170,4 @@ def _open_tiff(place: str) -> Source:
 
 
 def _missing(target: str) -> ImageError:
-    """Why a path that does not exist cannot be opened."""
-    parts = target.split("+")
-    if len(parts) > 1 and Path(parts[0]).exists():
-        fix = "Stack the files into one, for instance with `gdal_merge.py -separate`."
-        return ImageError(target, found="several files, which are not stacked yet", fix=fix)
     return ImageError(target, expected="an image", found="no such file or directory", fix="Check the path.")

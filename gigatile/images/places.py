@@ -12,3 +12,37 @@ def absolute(place: str) -> str:
     if scheme_of(place) == "file":
         place = place.removeprefix("file://")
     return place if scheme_of(place) else str(Path(place).absolute())
+
+
+def stack_parts(text: str, folder: str = "") -> tuple[str, ...]:
+    """The files of ``a.tif+b.tif``; one, the text itself, where it is no stack.
+
+    A ``+`` may be part of a name: what exists under its whole name is that file, and so is the shortest run of pieces
+    that does. Nothing is a stack of which no piece is a file or a URL.
+
+    Parameters
+    ----------
+    text : str
+        Paths and URLs.
+    folder : str
+        What paths are relative to; the working directory if empty.
+    """
+    pieces = text.split("+")
+    if len(pieces) == 1 or _exists(text, folder):
+        return (text,)
+    parts: list[str] = []
+    while pieces:
+        count = 1
+        if scheme_of(pieces[0]):
+            while count < len(pieces) and not scheme_of(pieces[count]) and not _exists(pieces[count], folder):
+                count += 1
+        else:
+            found = (n for n in range(1, len(pieces) + 1) if _exists("+".join(pieces[:n]), folder))
+            count = next(found, 1)
+        parts.append("+".join(pieces[:count]))
+        del pieces[:count]
+    return tuple(parts) if any(scheme_of(part) or _exists(part, folder) for part in parts) else (text,)
+
+
+def _exists(text: str, folder: str) -> bool:
+    return bool(text) and not scheme_of(text) and Path(folder, text).exists()

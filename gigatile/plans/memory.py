@@ -149,6 +149,8 @@ class Demand:
             decoding += in_one * min(2 * cores * unit, max(IN_FLIGHT_BYTES, unit)) + 2 * cores * unit
         parts = {"base": WORKER_BYTES if processes else self.base_bytes + LIBRARIES_BYTES}
         parts["chunks being decoded"] = decoding
+        if self.image.info.reader_bytes:
+            parts["the reader's own cache"] = self.image.info.reader_bytes
         parts |= {name: in_one * size for name, size in self.lane_parts().items()}
         if self.passes:
             parts["other scales"] = in_one * self._scales_bytes()

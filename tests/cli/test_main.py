@@ -47,7 +47,7 @@ def paragraph(capsys, code, expected):
         (["plan", "ftp://host/a.tif", "--model", "m:f"], "found ftp://"),
         (["plan", str(Path(__file__).parent), "--model", "m:f"], "expected one image, found a directory"),
         (["plan", "*.tif", "--model", "m:f"], "*.tif: expected one image, found a pattern"),
-        (["plan", f"{__file__}+{__file__}", "--model", "m:f"], "stacking several files is not available yet"),
+        (["plan", f"{__file__}+no.tif", "--model", "m:f"], "no.tif: expected an image file"),
         (["info"], "no image given"),
         (["info", "a.tif", "b.tif"], "2 images, 'a.tif', 'b.tif', where it takes one"),
         (["info", "none.tif"], "none.tif"),

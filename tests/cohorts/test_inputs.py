@@ -305,11 +305,36 @@ def test_nothing_there_is_one_clear_error(here, word, told):
     assert told in refused(ImageError, ["s/a.tif", word])
 
 
-def test_stacked_files_are_not_available_yet(here):
-    touch(here, "a.tif", "b.tif", "a+b.tif")
-    assert "stacking several files is not available yet" in refused(UsageError, ["a.tif+b.tif"])
-    assert "stacking several files is not available yet" in refused(UsageError, ["a.tif+none.tif"])
-    assert list(names(resolve_inputs(["a+b.tif"]))) == ["a+b.tif"]
+def test_stacked_files_are_one_image(here):
+    touch(here, "s/a.tif", "s/b.tif", "a+b.tif", "c.tif")
+    inputs = resolve_inputs(["s/a.tif+s/b.tif+c.tif"])
+    assert list(names(inputs).values()) == ["a+b+c"]
+    assert not inputs.is_cohort
+    assert inputs.entries[0].location == f"{here}/s/a.tif+{here}/s/b.tif+{here}/c.tif"
+    assert list(names(resolve_inputs(["a+b.tif"])).values()) == ["a+b"]
+    assert list(names(resolve_inputs(["a+b.tif+c.tif"])).values()) == ["a+b+c"]
+
+
+def test_a_file_of_a_stack_that_is_not_there_is_the_one_that_is_named(here):
+    touch(here, "a.tif")
+    assert refused(ImageError, ["a.tif+none.tif"]).startswith("none.tif: expected an image file")
+
+
+def test_stacked_files_of_a_list_lie_in_its_folder(here):
+    touch(here, "lists/a.tif", "lists/b.tif")
+    (here / "lists/l.csv").write_text("image\na.tif+b.tif\n")
+    inputs = resolve_inputs([], "lists/l.csv")
+    assert [entry.image for entry in inputs.entries] == ["lists/a.tif+lists/b.tif"]
+    assert not inputs.entries[0].problem
+    (here / "lists/l.csv").write_text("image\na.tif+none.tif\na.tif\n")
+    assert "lists/none.tif: expected an image file" in resolve_inputs([], "lists/l.csv").entries[0].problem
+
+
+def test_the_name_of_a_stack_stays_with_it_while_its_files_are_there(here):
+    touch(here, "a.tif", "b.tif", "new/a+b.tif")
+    first = resolve_inputs(["a.tif+b.tif", "a.tif"])
+    known = [Known(entry.name, entry.location) for entry in first.entries]
+    assert list(names(resolve_inputs(["new/a+b.tif", "a.tif"], known=known)).values()) == ["new__a+b", "a"]
 
 
 def test_images_and_a_list_exclude_each_other_and_one_is_needed(here):
@@ -485,7 +510,6 @@ def test_a_list_of_nothing_but_missing_images_is_refused(here):
         ("image\na.tif\n./a.tif\n", "line 3: lists/a.tif: expected each image once, found the image of"),
         ("image,name\na.tif,../x\n", "line 2: name: expected a name"),
         ("image,name\na.tif,summary.json\n", "line 2: name: expected a name"),
-        ("image\na.tif+b.tif\n", "line 2: lists/a.tif+b.tif: stacking several files is not available yet"),
         (b"image\na.tif\nb\xff.tif\n", "line 3: expected UTF-8"),
         ("image\na.tif\nb.tif\n".encode("utf-16"), "expected UTF-8"),
         ("image\nftp://h/a.tif\n", "line 2: ftp://h/a.tif: expected a path, or a URL of"),

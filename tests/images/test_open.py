@@ -101,7 +101,7 @@ def test_an_index_file_is_not_taken_for_the_picture_it_begins_with(tmp_path):
 def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         open_source(tmp_path / "no.tif")
-    with pytest.raises(ImageError, match="not stacked yet"):
+    with pytest.raises(ImageError, match=r"b\.tif: expected an image, found no such file"):
         open_source(f"{write_tiff(tmp_path / 'a.tif')}+b.tif")
     with pytest.raises(UsageError, match="URL") as error:
         open_source("s3://key:secret@bucket/a.tif")

@@ -1,0 +1,286 @@
+"""Several files as one image: their channels stacked on the grid of the finest.
+
+::
+
+    B04.tif  10 m  ┌─┬─┬─┬─┐ as stored             levels are those of the finest file; the pixels of the others come
+                   ├─┼─┼─┼─┤                       from the coarsest of their own levels that is not coarser: as they
+    B05.tif  20 m  ┌───┬───┐ interpolated          are, by area means, or bilinear between pixel centres
+                   │   │   │
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from gigatile.errors import ImageError
+from gigatile.images.cache import Key, UnitCache
+from gigatile.images.channels import distinct
+from gigatile.images.image import REFLECT, Image
+from gigatile.images.info import ImageInfo, Level, Source
+from gigatile.images.resample import FINEST_RATIO, ScaledGrid, level_factors, read_on_grid
+from gigatile.tiling.region import Region
+from gigatile.tiling.scales import NEAR, sampling
+
+Pixels = np.ndarray[Any, Any]
+CACHE_BYTES = 64 << 20
+"""Decoded units of files whose units are not those of the stack, all together."""
+_BAND = re.compile(r"(?<![A-Za-z0-9])(B[0-9]{1,2}A?)(?![A-Za-z0-9])")
+"""Band names of Sentinel-2 and Landsat in file names."""
+_SAME_CORNER = 0.05
+"""Outer corners may differ by this part of the finest pixel: writers round."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One file of the stack."""
+
+    source: Source
+    bands: tuple[int, ...]
+    """Its channels but alpha."""
+    grids: tuple[ScaledGrid, ...]
+    """For each level of the stack, where its pixels come from."""
+    cache: UnitCache[Pixels]
+
+    def read(self, level: int, region: Region) -> Pixels:
+        """A window inside one of its own levels, all channels. On this thread: the pool may be full of stacks."""
+        info = self.source.info
+        grid = info.levels[level]
+        out = np.empty((len(info.channels), *region.shape), info.dtype)
+        for row, col in grid.units(region.y0, region.y1, region.x0, region.x1):
+            box = Region(grid.edges_y[row], grid.edges_x[col], grid.edges_y[row + 1], grid.edges_x[col + 1])
+            key: Key = (level, row, col)
+            # Units that are the window's are asked for once.
+            unit = self.source.decode(*key) if box == region else self.cache.get(key, self._decode)
+            part = box.clipped(region)
+            target, origin = part.shifted(-region.y0, -region.x0), part.shifted(-box.y0, -box.x0)
+            out[(slice(None), *target.slices())] = unit[(slice(None), *origin.slices())]
+        return out
+
+    def _decode(self, key: Key) -> Pixels:
+        return self.source.decode(*key)
+
+    def on_grid(self, level: int, region: Region, dtype: np.dtype[Any]) -> tuple[Pixels, Pixels]:
+        """A window of a level of the stack: its bands, and whether each value means something; shapes (c, y, x)."""
+        grid = self.grids[level]
+        if grid.is_level:
+            pixels = self.read(grid.level, region)
+            return pixels[list(self.bands)].astype(dtype, copy=False), self._valid(pixels)
+        out = np.empty((len(self.bands), *region.shape), dtype)
+        known = np.ones(out.shape, bool)
+        for i, band in enumerate(self.bands):
+
+            def read(window: Region, i: int = i, band: int = band) -> tuple[Pixels, Pixels | None]:
+                pixels = self.read(grid.level, window)
+                return pixels[band : band + 1], self._valid(pixels)[i]
+
+            means, valid = read_on_grid(grid, 1, region, REFLECT, read)
+            out[i] = np.rint(means[0]) if dtype.kind in "bui" else means[0]
+            if valid is not None:
+                known[i] = valid
+        nodata = self.source.info.nodata
+        if nodata is not None:
+            out[~known] = nodata
+        return out, known
+
+    def _valid(self, pixels: Pixels) -> Pixels:
+        """Of all channels of the file, which values of its bands mean something."""
+        info, bands = self.source.info, pixels[list(self.bands)]
+        valid: Pixels = np.ones(bands.shape, bool)
+        if bands.dtype.kind == "f":
+            valid &= ~np.isnan(bands)
+        if info.nodata is not None and not np.isnan(info.nodata):
+            valid &= bands != info.nodata
+        if info.alpha is not None:
+            valid &= pixels[info.alpha] != 0
+        return valid
+
+
+class StackSource:
+    """The channels of several files on the grid of the finest.
+
+    Values that are interpolated or averaged are rounded where the stack holds integers; nodata does not enter them, and
+    is where the pixel under the centre is nodata.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        At least two, in the order of the channels, of one CRS and extent.
+
+    Memory bound
+    ------------
+    `CACHE_BYTES` of decoded units of the files, besides one unit of the stack a thread.
+
+    Raises
+    ------
+    ImageError
+        The files differ in CRS or extent.
+    """
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = tuple(sources)
+        infos = [source.info for source in self._sources]
+        finest = min(range(len(infos)), key=lambda i: (_pixel(infos[i]), i))
+        base = self._sources[finest]
+        names, notes = _names(infos), []
+        parts = []
+        for source in self._sources:
+            step = _step(base.info, source.info)
+            bands = tuple(i for i in range(len(source.info.channels)) if i != source.info.alpha)
+            cache: UnitCache[Pixels] = UnitCache(CACHE_BYTES // len(infos))
+            grids = tuple(_grid(base, source, level, step) for level in range(len(base.info.levels)))
+            parts.append(_Part(source, bands, grids, cache))
+            if not grids[0].is_level:
+                notes.append(f"{_file(source.info)} is resampled by {float(1 / step[0]):g}, bilinear")
+        self._parts = tuple(parts)
+        dtype = np.result_type(*(info.dtype for info in infos))
+        nodata, self._has_mask, said = _nodata(infos)
+        self._info = ImageInfo(
+            path="+".join(info.path for info in infos),
+            format="stack",
+            dtype=dtype,
+            channels=distinct([*names, *(["mask"] if self._has_mask else [])]),
+            levels=base.info.levels,
+            pixel_size=base.info.pixel_size,
+            pixel_size_from=base.info.pixel_size_from,
+            crs=base.info.crs,
+            transform=base.info.transform,
+            nodata=nodata,
+            alpha=len(names) if self._has_mask else None,
+            reader_bytes=CACHE_BYTES + sum(info.reader_bytes for info in infos),
+            notes=(*notes, *said, *(f"{_file(info)}: {note}" for info in infos for note in info.notes)),
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self._sources,)
+
+    @property
+    def info(self) -> ImageInfo:
+        """What is known of the stack."""
+        return self._info
+
+    def decode(self, level: int, row: int, col: int) -> Pixels:
+        """Read one unit from all files: see `Source.decode`. A mask, if there is one, is the last channel, 0 or 1."""
+        grid: Level = self._info.levels[level]
+        region = Region(grid.edges_y[row], grid.edges_x[col], grid.edges_y[row + 1], grid.edges_x[col + 1])
+        out = np.empty((len(self._info.channels), *region.shape), self._info.dtype)
+        some = np.zeros(region.shape, bool)
+        first = 0
+        for part in self._parts:
+            pixels, valid = part.on_grid(level, region, self._info.dtype)
+            out[first : first + len(pixels)] = pixels
+            some |= valid.any(axis=0)
+            first += len(pixels)
+        if self._has_mask:
+            out[-1] = some
+        return out
+
+    def identity(self) -> Mapping[str, str | int]:
+        """Those of all files, in their order."""
+        own = [source.identity() for source in self._sources]
+        return {f"{i}_{key}": value for i, each in enumerate(own) for key, value in each.items()}
+
+
+def _file(info: ImageInfo) -> str:
+    return PurePosixPath(info.path).name
+
+
+def _pixel(info: ImageInfo) -> float:
+    """Area of a pixel, for comparing; without a place the image with most pixels is the finest."""
+    if info.transform is None:
+        height, width = info.levels[0].shape
+        return 1 / (height * width)
+    a, b, _, d, e, _ = info.transform
+    return abs(a * e - b * d)
+
+
+def _step(base: ImageInfo, other: ImageInfo) -> tuple[Fraction, Fraction]:
+    """Pixels of a file per pixel of the finest, along y and x.
+
+    Raises
+    ------
+    ImageError
+        The two do not cover the same ground.
+    """
+    fix = f"Bring it onto the grid of {_file(base)}, for instance with `gdalwarp -t_srs ... -te ...`."
+    if base.crs != other.crs:
+        raise ImageError(other.path, expected=f"the CRS {base.crs}", found=f"{other.crs}", fix=fix)
+    shape, own = base.levels[0].shape, other.levels[0].shape
+    if base.transform is None or other.transform is None:
+        if base.transform != other.transform or shape != own:
+            place = "no transform" if other.transform is None else "a transform"
+            expected = f"{shape[0]} x {shape[1]} pixels, as both files must have one without a place"
+            raise ImageError(other.path, expected=expected, found=f"{own[0]} x {own[1]} and {place}", fix=fix)
+        return Fraction(1), Fraction(1)
+    (a, b, c, d, e, f), (a2, b2, c2, d2, e2, f2) = base.transform, other.transform
+    down, right = np.hypot(b, e) / np.hypot(b2, e2), np.hypot(a, d) / np.hypot(a2, d2)
+    step = Fraction(float(down)).limit_denominator(FINEST_RATIO), Fraction(float(right)).limit_denominator(FINEST_RATIO)
+    if not np.allclose((a, d), np.multiply((a2, d2), right), rtol=1e-6) or not np.allclose(
+        (b, e), np.multiply((b2, e2), down), rtol=1e-6
+    ):
+        expected = f"pixels turned as those of {_file(base)} are"
+        raise ImageError(other.path, expected=expected, found=f"transform {other.transform}", fix=fix)
+    allowed = _SAME_CORNER * max(np.hypot(a, d), np.hypot(b, e))
+    # Grids are cut to whole pixels: far edges may differ by less than one of the coarser.
+    cut = [abs(n * float(s) - m) for n, m, s in zip(shape, own, step, strict=True)]
+    if np.hypot(c - c2, f - f2) > allowed or max(cut) >= 1:
+        expected = f"the extent of {_file(base)}, {_extent(base)}"
+        raise ImageError(other.path, expected=expected, found=_extent(other), fix=fix)
+    return step
+
+
+def _extent(info: ImageInfo) -> str:
+    assert info.transform is not None
+    (a, b, c, d, e, f), (height, width) = info.transform, info.levels[0].shape
+    return f"({c:.10g}, {f:.10g}) to ({a * width + b * height + c:.10g}, {d * width + e * height + f:.10g})"
+
+
+def _grid(base: Source, other: Source, level: int, step: tuple[Fraction, Fraction]) -> ScaledGrid:
+    """Where the pixels of a level of the stack come from in a file."""
+    image = Image(other)
+    factors = level_factors(Image(base), level)
+    target = [s * f for s, f in zip(step, factors, strict=True)]
+    best = 0
+    for own in range(1, len(image.levels)):
+        if all(f <= NEAR * t for f, t in zip(level_factors(image, own), target, strict=True)):
+            best = own
+    lengths, sizes = base.info.levels[level].shape, other.info.levels[best].shape
+    if sizes == lengths and all(
+        abs(f / t - 1) * n < 1 for f, t, n in zip(level_factors(image, best), target, sizes, strict=True)
+    ):
+        target = list(level_factors(image, best))  # the same pixels, whose factors are rounded differently
+    axes = [
+        sampling((t / f).limit_denominator(FINEST_RATIO), size, length)
+        for t, f, size, length in zip(target, level_factors(image, best), sizes, lengths, strict=True)
+    ]
+    return ScaledGrid(best, axes[0], axes[1])
+
+
+def _nodata(infos: Sequence[ImageInfo]) -> tuple[float | None, bool, tuple[str, ...]]:
+    """The nodata value of all, whether a mask stands for unlike ones, and notes."""
+    values = {str(info.nodata) for info in infos}
+    if len(values) == 1 and all(info.alpha is None for info in infos):
+        return infos[0].nodata, False, ()
+    silent = [_file(info) for info in infos if info.nodata is None and info.alpha is None and info.dtype.kind != "f"]
+    if silent:
+        return None, False, (f"{', '.join(silent)} cannot say what is nodata, so that no pixel is invalid",)
+    return None, True, ("files differ in nodata or have masks: a pixel is valid where one of them is",)
+
+
+def _names(infos: Sequence[ImageInfo]) -> list[str]:
+    """Channel names: what tells the files apart, and for those of several channels theirs behind a colon."""
+    stems = [_file(info).partition(".")[0] for info in infos]
+    bands = [_BAND.findall(stem.replace("_", " ")) for stem in stems]
+    if all(len(found) == 1 for found in bands) and len({found[0] for found in bands}) == len(bands):
+        stems = [found[0] for found in bands]
+    names = []
+    for stem, info in zip(stems, infos, strict=True):
+        own = [name for i, name in enumerate(info.channels) if i != info.alpha]
+        names += [stem] if len(own) == 1 else [f"{stem}:{name}" for name in own]
+    return names
