@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gigatile.errors import ImageError, UsageError
+from gigatile.images.dicom_files import holds_dicom, is_dicom
 from gigatile.images.gdal import GdalSource, gdal_format, is_gdal_image
 from gigatile.images.image import Image
 from gigatile.images.info import Source
@@ -108,8 +109,10 @@ def _open_url(url: str, axes: str | None) -> Source:
 def _open_directory(path: Path, axes: str | None) -> Source:
     from gigatile.images.zarr import ZarrSource
 
-    if not (path / "zarr.json").exists() and next(path.glob("*.dcm"), None):
-        raise ImageError(str(path), expected="an image", found="a directory of DICOM files", fix=_CONVERT)
+    if not (path / "zarr.json").exists() and holds_dicom(path):
+        from gigatile.images.dicom import DicomSource
+
+        return DicomSource(path)
     return ZarrSource(path, axes)
 
 
@@ -136,11 +139,13 @@ def _open_file(place: str, axes: str | None) -> Source:
         return _open_tiff(place)
     if head.startswith((PNG_MAGIC, JPEG_MAGIC)):
         return PictureSource(place)
+    if is_dicom(head):
+        from gigatile.images.dicom import DicomSource
+
+        return DicomSource(place)
     if gdal_format(head):
         return GdalSource(place)
     found = next((name for magic, name in _NOT_YET if head.startswith(magic)), "")
-    if head[128:132] == b"DICM":
-        found = "DICOM"
     if found:
         raise ImageError(name, expected="a format with a reader", found=found, fix=_CONVERT)
     if not scheme_of(place) and is_gdal_image(place):  # ENVI and others have nothing to be known by at their begin

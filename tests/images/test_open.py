@@ -164,6 +164,8 @@ def test_giant_pictures_are_refused_before_they_are_decoded(tmp_path, monkeypatc
     [
         ("wsi/CMU-1-Small-Region.svs", "svs"),
         ("wsi/test3-DAPI-2-(387).ndpi", "ndpi"),
+        ("wsi/highdicom/sm_image.dcm", "dicom"),
+        ("wsi/CMU-1-Small-Region_dicom", "dicom"),
         ("wsi/instanseg_HE_example.tif", "ome-tiff"),
         ("satellite/titiler_TCI.tif", "geotiff"),
         ("satellite/yb10kx5k.zstd.tiff", "tiff"),
@@ -181,8 +183,7 @@ def test_real_files_open_as_what_they_are(name, format_name):
 @pytest.mark.parametrize(
     "name",
     [
-        "wsi/highdicom/sm_image.dcm",
-        "wsi/CMU-1-Small-Region_dicom",
+        "wsi/highdicom",
         "satellite/deepness/dummy_fotomap_area.gpkg",
         "wsi/multi-channel-z-series.ome.tif",
         "satellite/rasterio/corrupt.tif",

@@ -1,0 +1,219 @@
+"""DICOM slides: folders and single files, concatenations, optical paths; real ones equal their SVS and OpenSlide."""
+
+import pickle
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import openslide
+import pydicom
+import pytest
+
+import gigatile as gt
+from gigatile.errors import DecodeError, ImageError
+from gigatile.images.dicom import DicomSource
+from gigatile.images.tiff import TiffSource
+from gigatile.units import PixelSize
+from tests.data import data
+from tests.images.assemble import check_grid, random_regions, whole, window
+from tests.images.dicoms import write_concatenation, write_paths, write_slide
+
+RNG = np.random.default_rng(7)
+CMU = "wsi/CMU-1-Small-Region_dicom"
+
+
+def colours(height, width):
+    return RNG.integers(0, 256, (height, width, 3), np.uint8)
+
+
+def test_a_folder_is_one_slide_with_its_levels(tmp_path):
+    full = colours(75, 100)
+    levels = [full, np.ascontiguousarray(full[:74:2, ::2]), np.ascontiguousarray(full[:72:4, ::4])]
+    for pixels, factor in zip(levels, (1, 2, 4), strict=True):
+        write_slide(tmp_path / "s", pixels, factor=factor)
+    for kind in ("LABEL", "OVERVIEW", "THUMBNAIL"):
+        write_slide(tmp_path / "s", colours(20, 30), kind=kind)
+    (tmp_path / "s" / "readme.txt").write_text("no image")
+    image = gt.open(tmp_path / "s")
+    assert isinstance(image.source, DicomSource)
+    check_grid(image.source)
+    assert image.info.format == "dicom"
+    assert image.channels == ("red", "green", "blue")
+    assert [level.shape for level in image.levels] == [(75, 100), (37, 50), (18, 25)]
+    assert [level.chunks for level in image.levels] == [(16, 16)] * 3
+    for index, pixels in enumerate(levels):
+        np.testing.assert_array_equal(np.moveaxis(whole(image.source, index), 0, -1), pixels)
+
+
+def test_any_file_stands_for_its_series_and_for_no_other(tmp_path):
+    first, small, other = colours(40, 60), colours(20, 30), colours(50, 50)
+    slides = ((first, "1.1", 1), (small, "1.1", 2), (other, "1.2", 1))
+    paths = [write_slide(tmp_path, pixels, series, factor=factor) for pixels, series, factor in slides]
+    for path, expected in zip(paths, (first, first, other), strict=True):
+        np.testing.assert_array_equal(np.moveaxis(whole(gt.open(path).source), 0, -1), expected)
+    assert [len(gt.open(path).levels) for path in paths] == [2, 2, 1]
+
+
+def test_a_folder_of_several_slides_is_refused_by_name(tmp_path):
+    for series in ("1.1", "1.2"):
+        write_slide(tmp_path, colours(20, 20), series)
+    with pytest.raises(ImageError, match=r"found 2 slides \(series\): 1\.1-VOLUME-20\.dcm, 1\.2"):
+        gt.open(tmp_path)
+
+
+def test_concatenated_files_are_one_level(tmp_path):
+    pixels = colours(70, 90)
+    write_concatenation(tmp_path / "s", pixels, first=13)
+    image = gt.open(tmp_path / "s")
+    assert len(image.levels) == 1
+    np.testing.assert_array_equal(np.moveaxis(whole(image.source), 0, -1), pixels)
+
+
+def test_grey_optical_paths_are_channels_with_their_names(tmp_path):
+    planes = {name: RNG.integers(0, 256, (40, 50), np.uint8) for name in ("DAPI", "FITC", "Cy5")}
+    write_paths(tmp_path / "s", planes)
+    image = gt.open(tmp_path / "s")
+    assert image.channels == ("DAPI", "FITC", "Cy5")
+    np.testing.assert_array_equal(whole(image.source), np.stack(list(planes.values())))
+    region = gt.Region(3, 5, 30, 44)
+    np.testing.assert_array_equal(image.select(["Cy5"]).read(region)[0], planes["Cy5"][region.slices()])
+
+
+def test_pixel_size_is_the_spacing_and_the_volume_is_compared(tmp_path):
+    info = gt.open(write_slide(tmp_path, colours(40, 40))).info
+    assert info.pixel_size == PixelSize(0.25, 0.25)
+    assert info.pixel_size_from == "DICOM's PixelSpacing"
+    assert info.notes == ()
+    path = write_slide(tmp_path, colours(40, 80), "1.2.9")
+    ds = pydicom.dcmread(path)
+    ds.ImagedVolumeWidth = 0.01
+    ds.save_as(path)
+    assert any("ImagedVolume says 0.25 x 0.125 um" in note for note in gt.open(path).info.notes)
+
+
+def test_many_threads_and_a_pickled_copy_read_the_same(tmp_path):
+    write_slide(tmp_path, colours(200, 300))
+    source = DicomSource(tmp_path)
+    copy = pickle.loads(pickle.dumps(source))
+    assert (copy.info, copy.identity()) == (source.info, source.identity())
+    expected = whole(source)
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(lambda i: whole((source, copy)[i % 2]), range(16)))
+    assert all(np.array_equal(pixels, expected) for pixels in seen)
+
+
+def test_identity_follows_the_levels_and_not_the_names(tmp_path):
+    path = write_slide(tmp_path / "a", colours(40, 40))
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / path.name).rename(tmp_path / "b" / "renamed.dcm")
+    first, same = (DicomSource(tmp_path / name).identity() for name in "ab")
+    assert first == same
+    write_slide(tmp_path / "b", colours(20, 20), factor=2)
+    assert DicomSource(tmp_path / "b").identity() != first
+
+
+# What goes wrong
+
+
+def test_levels_that_claim_the_same_spacing_are_not_lost_in_silence(tmp_path):
+    for side in (80, 40):
+        write_slide(tmp_path, colours(side, side))
+    with pytest.raises(ImageError, match="40 pixels wide, where the files have one of 80"):
+        gt.open(tmp_path)
+
+
+def test_without_the_package_the_error_says_what_to_install(tmp_path, monkeypatch):
+    write_slide(tmp_path, colours(20, 20))
+    monkeypatch.setitem(sys.modules, "wsidicom", None)
+    with pytest.raises(ImageError, match=r"pip install 'gigatile\[dicom\]'"):
+        gt.open(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["LABEL", "THUMBNAIL"])
+def test_a_slide_without_a_level_is_refused(tmp_path, kind):
+    with pytest.raises(ImageError, match=f"found only {kind}"):
+        gt.open(write_slide(tmp_path, colours(20, 20), kind=kind))
+
+
+def test_dicom_of_another_kind_is_refused(tmp_path):
+    path = write_slide(tmp_path, colours(20, 20))
+    ds = pydicom.dcmread(path)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    ds.save_as(path)
+    with pytest.raises(ImageError, match="CT Image Storage"):
+        gt.open(path)
+
+
+def test_a_cut_file_is_an_error_with_a_place(tmp_path, capfd):
+    path = write_slide(tmp_path, colours(64, 64))
+    whole_file = path.read_bytes()
+    path.write_bytes(whole_file[: len(whole_file) - 5000])
+    try:
+        source = DicomSource(path)
+    except ImageError as error:
+        assert str(path) in str(error)
+    else:
+        with pytest.raises(DecodeError, match="level 0, tile"):
+            whole(source)
+    path.write_bytes(whole_file[:600])
+    with pytest.raises(ImageError, match=path.name):
+        DicomSource(path)
+    assert capfd.readouterr() == ("", "")
+
+
+# Real ones
+
+
+def test_the_real_slide_equals_its_svs_pixel_for_pixel():
+    source, svs = DicomSource(data(CMU)), TiffSource(data("wsi/CMU-1-Small-Region.svs"))
+    assert source.info.channels == svs.info.channels
+    assert source.info.pixel_size == svs.info.pixel_size
+    np.testing.assert_array_equal(whole(source), whole(svs))
+
+
+def test_the_real_slide_equals_openslide_at_every_level():
+    folder = data(CMU)
+    source = DicomSource(folder)
+    path = next(folder.glob("*.dcm"))
+    with openslide.OpenSlide(path) as slide:
+        assert [level.shape[::-1] for level in source.info.levels] == list(slide.level_dimensions)
+        assert [level.downsample for level in source.info.levels] == pytest.approx(list(slide.level_downsamples))
+        for level, size in enumerate(slide.level_dimensions):
+            # The last row and column of levels 1 to 3 are stored as tiles of other sizes, which OpenSlide refuses.
+            width, height = (side // 240 * 240 if 0 < level < 4 else side for side in size)
+            expected = np.asarray(slide.read_region((0, 0), level, (width, height)))[..., :3]
+            seen = np.moveaxis(whole(source, level), 0, -1)
+            assert seen.shape[:2] == size[::-1]
+            np.testing.assert_array_equal(seen[:height, :width], expected)
+
+
+def test_colours_that_header_and_frames_call_differently_are_noted():
+    notes = DicomSource(data(CMU)).info.notes
+    assert [note[:8] for note in notes] == ["level 1:", "level 2:", "level 3:", "level 4:"]
+    assert all("JFIF" in note for note in notes)
+
+
+@pytest.mark.parametrize("name", ["sm_image", "sm_image_jpegls", "sm_image_grayscale"])
+def test_the_samples_of_highdicom_equal_pydicom(name):
+    path = data(f"wsi/highdicom/{name}.dcm")
+    source = DicomSource(path)
+    dataset = pydicom.dcmread(path)
+    if name == "sm_image_jpegls":  # lossless, of the same pixels as the first; pydicom alone has no decoder for it
+        dataset = pydicom.dcmread(path.with_name("sm_image.dcm"))
+    frames = dataset.pixel_array.reshape(5, 5, 10, 10, -1)
+    expected = frames.swapaxes(1, 2).reshape(50, 50, -1)
+    assert source.info.dtype == expected.dtype
+    assert source.info.pixel_size == PixelSize(0.499, 0.499)
+    np.testing.assert_array_equal(np.moveaxis(whole(source), 0, -1), expected)
+    for region in random_regions((50, 50), 5, RNG):
+        np.testing.assert_array_equal(np.moveaxis(window(source, 0, region), 0, -1), expected[region.slices()])
+
+
+def test_the_real_samples_in_one_folder_are_three_slides():
+    with pytest.raises(ImageError, match="3 slides"):
+        gt.open(data("wsi/highdicom"))
+
+
+def test_the_real_grey_sample_is_called_by_its_stain():
+    assert gt.open(data("wsi/highdicom/sm_image_grayscale.dcm")).channels == ("DAPI",)
