@@ -28,7 +28,7 @@ from gigatile.cohorts.names import (
     safe_name,
     shown,
 )
-from gigatile.cohorts.patterns import has_magic, images_in, is_zarr, matches, natural, spells_suffix
+from gigatile.cohorts.patterns import has_magic, images_in, is_one_image, matches, natural, spells_suffix
 from gigatile.errors import ImageError, UsageError
 from gigatile.images.places import stack_parts
 from gigatile.storage.url import BUCKET_SCHEMES, WEB_SCHEMES, scheme_of
@@ -149,7 +149,7 @@ def check_literal(text: str) -> None:
         return
     text = text.removeprefix("file://")
     path = Path(text)
-    if path.is_dir() and not is_zarr(text):
+    if path.is_dir() and not is_one_image(text):
         raise UsageError(text, expected="one image", found="a directory", fix=one)
     if not path.exists():
         if has_magic(text):
@@ -178,7 +178,7 @@ def _expanded(word: str, notes: list[str]) -> tuple[list[str], bool]:
         return _expanded_url(word, notes)
     path = Path(word)
     if path.is_dir():
-        if is_zarr(word):
+        if is_one_image(word):
             return [word], False
         images, others = images_in(word.rstrip("/") or "/")
         if not images:

@@ -29,12 +29,13 @@ from gigatile.storage.url import WEB_SCHEMES, redacted
 READABLE = (
     ".ome.tif", ".ome.tiff", ".ome.btf", ".ome.tf2", ".ome.tf8",
     ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".gtiff", ".svs", ".ndpi", ".scn", ".bif", ".qptiff",
+    ".mrxs", ".svslide",
     ".png", ".jpg", ".jpeg",
 )  # fmt: skip
 """Suffixes of files that a folder is searched for; a file that is named is opened whatever its suffix."""
 ZARR = (".ome.zarr", ".zarr")
 _OTHERS = (
-    ".mrxs", ".czi", ".vms", ".vmu", ".vsi", ".ets", ".jp2", ".j2k", ".vrt", ".dcm", ".nd2", ".lif", ".isyntax",
+    ".czi", ".vms", ".vmu", ".vsi", ".ets", ".jp2", ".j2k", ".vrt", ".dcm", ".nd2", ".lif", ".isyntax",
     ".img", ".nc", ".h5", ".hdf5",
 )  # fmt: skip
 _SUFFIXES = tuple(sorted((*READABLE, *ZARR, *_OTHERS), key=len, reverse=True))

@@ -1,4 +1,5 @@
-"""Files that a pattern stands for, and the images in a folder; one listing a folder, no look at any file.
+"""Files that a pattern stands for, and the images in a folder; one listing a folder (and one of each folder in it, for
+DICOM), no look at any file.
 
 Zarr directories and the directories of runs are not searched by ``**``: there may be millions of chunks in them, and
 results are no inputs. It does not follow links to directories either, which may lead in circles; ``*`` does.
@@ -32,9 +33,21 @@ def spells_suffix(pattern: str) -> bool:
     return bool(suffix) and not has_magic(suffix)
 
 
-def is_zarr(path: str) -> bool:
-    """Whether a directory is one image: by its name, or by the metadata of a Zarr in it."""
-    return has_suffix(path.rstrip("/"), ZARR) or any(Path(path, name).exists() for name in _ZARR_MARKERS)
+def is_one_image(path: str) -> bool:
+    """Whether a directory is one image: a Zarr by its name or its metadata, or the DICOM files of a slide."""
+    is_zarr = has_suffix(path.rstrip("/"), ZARR) or any(Path(path, name).exists() for name in _ZARR_MARKERS)
+    return is_zarr or _is_slide(path)
+
+
+def _is_slide(folder: str) -> bool:
+    """Whether there are DICOM files in a folder, and no other images."""
+    try:
+        names = [entry.name for entry in _scan(folder)]
+    except ImageError:  # what may not be listed is none of the images; whoever names it is told why
+        return False
+    return any(has_suffix(name, (".dcm",)) for name in names) and not any(
+        has_suffix(name, (*READABLE, *ZARR)) for name in names
+    )
 
 
 def natural(path: str) -> tuple[tuple[str | int, ...], str]:
@@ -78,14 +91,14 @@ def matches(pattern: str) -> tuple[list[str], list[str]]:
     images: list[str] = []
     others: list[str] = []
     for path, is_folder in found.items():
-        wanted = is_zarr(path) if is_folder else named or has_suffix(path, READABLE)
+        wanted = is_one_image(path) if is_folder else named or has_suffix(path, READABLE)
         (images if wanted else others).append(path)
     return sorted(images, key=natural), sorted(others, key=natural)
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     if entry.is_dir():
-        return has_suffix(entry.name, ZARR)
+        return has_suffix(entry.name, ZARR) or _is_slide(entry.path)
     return has_suffix(entry.name, READABLE) and _may_be_read(entry)
 
 

@@ -258,6 +258,23 @@ def test_a_zarr_is_one_image_by_its_name_or_by_its_metadata(here):
     assert list(names(resolve_inputs(["*"]))) == ["a.zarr", "b.zarr", "group"]
 
 
+def test_a_folder_of_dicom_files_is_one_image_unless_there_are_other_images_in_it(here):
+    for folder in ("slides/a", "slides/b", "slides/mixed", "slides/empty"):
+        (here / folder).mkdir(parents=True)
+        if folder != "slides/empty":
+            for name in ("1.dcm", "2.DCM"):
+                (here / folder / name).touch()
+    (here / "slides/mixed/c.tif").touch()
+    single = resolve_inputs(["slides/a"])
+    assert ([entry.image for entry in single.entries], single.is_cohort) == (["slides/a"], False)
+    for word in ("slides", "slides/*"):
+        found = resolve_inputs([word])
+        assert ([entry.image for entry in found.entries], found.is_cohort) == (["slides/a", "slides/b"], True)
+    mixed = resolve_inputs(["slides/mixed"])
+    assert ([entry.image for entry in mixed.entries], mixed.is_cohort) == (["slides/mixed/c.tif"], True)
+    check_literal("slides/a")
+
+
 def test_patterns_look_neither_into_zarrs_nor_into_results(here):
     touch(
         here, "in/a.zarr/zarr.json", "in/a.zarr/c/x.tif", "in/raw/.zgroup", "in/raw/y.tif", "in/b.tif", "in/deep/c.tif"
