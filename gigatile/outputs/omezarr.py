@@ -7,6 +7,7 @@ conventions.
                     0/zarr.json   array: layout, dimension names, spatial:transform of this level ...
                     0/c/...       shards
                     1/ ...        half as large
+                    x, y, spatial_ref     of scenes, see `coordinates`
 
 Nothing here depends on time, place or the order of work, and the JSON is canonical: the same result, the same
 bytes.
@@ -18,12 +19,19 @@ v0.1 (https://github.com/zarr-conventions). Readers recognise a convention by it
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gigatile.errors import RunRefused, UsageError
 from gigatile.images.info import Transform
+from gigatile.outputs.coordinates import (
+    coordinate_chunks,
+    coordinate_documents,
+    crs_attribute,
+    has_crs_code,
+    mapped_attributes,
+)
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.storage.store import Store
 from gigatile.units import PixelSize
@@ -111,6 +119,8 @@ def create_result(store: Store, layouts: tuple[ArrayLayout, ...], description: R
     for level, layout in enumerate(layouts):
         document = {**layout.metadata(), "attributes": _level_attributes(level, layout, description)}
         store.write(f"{level}/zarr.json", canonical_json(document))
+    for key, content in _coordinates(layouts[0], description):
+        store.write(key, content)
     group: dict[str, Any] = {
         "zarr_format": 3,
         "node_type": "group",
@@ -118,6 +128,17 @@ def create_result(store: Store, layouts: tuple[ArrayLayout, ...], description: R
     }
     group["attributes"]["gigatile"]["complete"] = is_complete(store)
     store.write("zarr.json", canonical_json(group))
+
+
+def _coordinates(layout: ArrayLayout, description: ResultMetadata) -> Iterator[tuple[str, bytes]]:
+    """The objects of the coordinates of level 0, by key; none without a transform."""
+    transform = description.transform
+    if transform is None:
+        return
+    unit = "" if description.pixel_size is None else description.pixel_size.unit
+    yield from coordinate_chunks(layout.shape, transform)
+    for key, document in coordinate_documents(layout.shape, transform, description.crs, unit):
+        yield key, canonical_json(document)
 
 
 def mark_complete(store: Store) -> None:
@@ -250,10 +271,13 @@ def _group_geography(layouts: tuple[ArrayLayout, ...], description: ResultMetada
 
 
 def _level_attributes(level: int, layout: ArrayLayout, description: ResultMetadata) -> dict[str, Any]:
+    crs = crs_attribute(description.crs)
     if description.transform is None:
-        return _projection(description, ())
+        return {**crs, **_projection(description, ())}
     transform = _scaled(description.transform, level)
     return {
+        **crs,
+        **(mapped_attributes(layout.fill) if level == 0 else {}),
         **_projection(description, ("spatial",)),
         "spatial:bbox": _bbox(transform, layout.shape),
         "spatial:dimensions": ["y", "x"],
@@ -268,8 +292,7 @@ def _projection(description: ResultMetadata, conventions: tuple[str, ...]) -> di
     """The CRS, and the registration of proj and of the other conventions used beside it."""
     crs: dict[str, Any] = {}
     if description.crs is not None:
-        is_code = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*:[A-Za-z0-9._-]+", description.crs)
-        crs["proj:code" if is_code else "proj:wkt2"] = description.crs
+        crs["proj:code" if has_crs_code(description.crs) else "proj:wkt2"] = description.crs
         conventions = (*conventions, "proj")
     if not conventions:
         return {}

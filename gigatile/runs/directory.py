@@ -16,11 +16,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from os import PathLike, fspath
 from typing import Any
 
 from gigatile.errors import RunRefused
+from gigatile.outputs.coordinates import PREFIXES
 from gigatile.storage.open import open_store
 from gigatile.storage.store import Store
 
@@ -81,14 +82,15 @@ class RunDirectory:
         self.store.write(RUN_JSON, (json.dumps(document, indent=2, sort_keys=True) + "\n").encode())
 
     def metadata_digests(self) -> dict[str, str]:
-        """sha256 of each ``zarr.json`` of the result, by its key below ``prediction.zarr``.
+        """sha256 of each ``zarr.json`` of the result, and of its coordinates, by key below ``prediction.zarr``.
 
         The mark of completeness is left out: it is set before ``run.json`` says the same, and a crash may come between.
         """
         found: dict[str, str] = {}
         prediction, marked, unmarked = self.prediction, b'"complete": true', b'"complete": false'
         # By name, not by listing: there may be a million shards between them. Levels have no gaps.
-        for key in self._metadata_keys():
+        coordinates = (entry.key for prefix in PREFIXES for entry in prediction.entries(prefix))
+        for key in chain(self._metadata_keys(), coordinates):
             content = prediction.read(key)
             if content is not None:
                 found[key] = hashlib.sha256(content.replace(marked, unmarked)).hexdigest()

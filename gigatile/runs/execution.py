@@ -99,7 +99,13 @@ class RunWork:
         state = self._without_missing(state)
         self._pending = [state.pending(level) for level in range(len(self._grids))]
         something = any(todo.any() for todo in self._pending)
-        self._is_concluded = not something and stored is not None and stored["complete"] is True
+        # An earlier version may have written other metadata: then run.json is written again, with their digests.
+        self._is_concluded = (
+            not something
+            and stored is not None
+            and stored["complete"] is True
+            and stored["metadata"] == self.directory.metadata_digests()
+        )
         if something and stored is not None:
             self._reopen(state)
         shipment = self._shipped() if self._how.ships and something else None

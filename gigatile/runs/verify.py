@@ -18,6 +18,7 @@ from gigatile.ledger.reader import LedgerReader
 from gigatile.ledger.state import DONE, EMPTY, FAILED, PENDING
 from gigatile.ledger.writer import LedgerWriter
 from gigatile.outputs.check import check_shard
+from gigatile.outputs.coordinates import GRID_MAPPING, coordinate_keys
 from gigatile.outputs.layout import ArrayLayout
 from gigatile.outputs.omezarr import is_complete, read_layouts
 from gigatile.outputs.shard import ShardReceipt
@@ -143,6 +144,8 @@ def _sizes(run: RunDirectory, layouts: tuple[ArrayLayout, ...], problems: _Probl
     problems."""
     sizes = [np.full(layout.grid, ABSENT, np.int64) for layout in layouts]
     documents = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(layouts)))}
+    if run.prediction.size(f"{GRID_MAPPING}/zarr.json") is not None:
+        documents |= coordinate_keys(layouts[0].shape)
     for entry in run.prediction.entries():
         named = re.match(r"(\d{1,9})/", entry.key)
         level = int(named[1]) if named else len(layouts)
