@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -22,8 +22,9 @@ import numpy as np
 
 from gigatile.errors import BlockError, DecodeError, ImageError, UsageError
 from gigatile.images.decode_units import out_of_memory
-from gigatile.images.gdal_info import CACHE_BYTES, describe
+from gigatile.images.gdal_info import CACHE_BYTES, crs_text, describe
 from gigatile.images.info import ImageInfo
+from gigatile.images.optional import import_for
 from gigatile.images.places import absolute
 from gigatile.images.vrt import referred
 from gigatile.storage.files import LocalFile, file_identity
@@ -91,7 +92,7 @@ class GdalSource:
             )  # fmt: skip
         self._file = LocalFile(self._path)
         kind = gdal_format(self._file.read(0, min(64, self._file.size)))
-        require_rasterio(self._path, kind)
+        import_for("rasterio", "gdal", self._path)
         self._files = referred(self._path) if "VRT" in kind else [self._path]
         self._threads = threading.local()
         try:
@@ -170,36 +171,10 @@ def gdal_format(head: bytes) -> str:
     return next((name for magic, name in MAGIC if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic)), "")
 
 
-def require_rasterio(where: str, kind: str = "") -> None:
-    """Refuse where the optional package is missing.
-
-    Parameters
-    ----------
-    where : str
-        The file.
-    kind : str
-        What it is.
-
-    Raises
-    ------
-    ImageError
-        With the command that installs it.
-    """
-    try:
-        import rasterio  # noqa: F401
-    except ImportError as error:
-        raise ImageError(
-            where,
-            expected=f"rasterio, which reads {kind or 'this format'}",
-            found=f"it is not installed ({error})",
-            fix="Type pip install 'gigatile[gdal]', or convert it (`gdal_translate -of COG in out.tif`).",
-        ) from error
-
-
 def is_gdal_image(path: str) -> bool:
     """Whether rasterio is there and one of `DRIVERS` opens the file."""
     try:
-        require_rasterio(path)
+        import_for("rasterio", "gdal", path)
     except ImageError:
         return False
     try:
@@ -207,6 +182,21 @@ def is_gdal_image(path: str) -> bool:
             return True
     except _rasterio_error():
         return False
+
+
+def own_crs(path: str) -> str | None:
+    """The CRS of a local GeoTIFF as GDAL understands it (`crs_text`); None where rasterio or the CRS is missing."""
+    if not Path(path).is_file():
+        return None
+    try:
+        import_for("rasterio", "gdal", path)
+    except ImageError:
+        return None
+    try:
+        with _gdal(), _dataset(path, None, ("GTiff",)) as dataset:
+            return crs_text(dataset.crs) if dataset.crs else None
+    except _rasterio_error():
+        return None  # GDAL is stricter than we are with damaged files; the pixels are not its business
 
 
 def _rasterio_error() -> type[Exception]:
@@ -226,7 +216,7 @@ def _gdal() -> Iterator[None]:
         yield
 
 
-def _dataset(path: str, overview: int | None) -> Any:
+def _dataset(path: str, overview: int | None, drivers: Sequence[str] = DRIVERS) -> Any:
     """Open a file (or one of its overviews) for the thread that asks; inside of `_gdal` only."""
     import warnings
 
@@ -237,7 +227,7 @@ def _dataset(path: str, overview: int | None) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         # not rasterio.open, which takes one driver only
-        return DatasetReader(path, driver=list(DRIVERS), sharing=False, **level)
+        return DatasetReader(path, driver=list(drivers), sharing=False, **level)
 
 
 @contextmanager

@@ -51,6 +51,8 @@ class Geo:
 
     transform: Transform | None = None
     crs: str | None = None
+    has_own_crs: bool = False
+    """The CRS is described by its parameters and has no code."""
     pixel_size: PixelSize | None = None
     nodata: float | None = None
     bands: tuple[tuple[int, str], ...] = ()
@@ -83,7 +85,8 @@ def read_geo(tag: Lookup, dtype: np.dtype[Any]) -> Geo:
         a, b, _, d, e, _ = transform
         size = PixelSize(math.hypot(b, e), math.hypot(a, d), unit)
     notes = (*place_notes, *crs_notes, *unit_notes, *nodata_notes, *band_notes)
-    return Geo(transform, crs, size, nodata, bands, colours, notes)
+    own = crs is None and any(key in keys for key in (_PROJECTED_CRS, _GEOGRAPHIC_CRS, _PROJECTED_CITATION))
+    return Geo(transform, crs, own and transform is not None, size, nodata, bands, colours, notes)
 
 
 def _numbers(tag: Lookup, code: int) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gigatile.images.channels import distinct
+from gigatile.images.gdal import own_crs
 from gigatile.images.geotiff import Geo, read_geo
 from gigatile.images.info import ImageInfo, Level
 from gigatile.images.ome import MICROMETERS, OmePixels, read_ome
@@ -44,6 +45,9 @@ def describe(tif: Any, path: str, pages: Pages, levels: tuple[Level, ...]) -> Im
     size = _pixel_size(tif, base, pages.format, ome)
     if geo.transform or pages.format == "geotiff":
         size = PixelSizeChoice(geo.pixel_size, "the geotransform" if geo.pixel_size else "")
+    crs, crs_notes = geo.crs, geo.notes
+    if geo.has_own_crs and (own := own_crs(path)):
+        crs, crs_notes = own, (*geo.notes, "its WKT2 is GDAL's reading of the GeoTIFF keys")
     names, alpha = _channels(base, len(pages.levels[0]), geo, ome)
     return ImageInfo(
         path=path,
@@ -53,11 +57,11 @@ def describe(tif: Any, path: str, pages: Pages, levels: tuple[Level, ...]) -> Im
         levels=levels,
         pixel_size=size.size,
         pixel_size_from=size.origin,
-        crs=geo.crs,
+        crs=crs,
         transform=geo.transform,
         nodata=geo.nodata,
         alpha=alpha,
-        notes=(*pages.notes, *geo.notes, *ome.notes, *size.notes, *_page_notes(base), *_sidecars(path)),
+        notes=(*pages.notes, *crs_notes, *ome.notes, *size.notes, *_page_notes(base), *_sidecars(path)),
     )
 
 
