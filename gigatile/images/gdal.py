@@ -63,6 +63,9 @@ CONFIG = {
 }
 """No file makes GDAL ask a server by ``/vsicurl/``, ``/vsis3/`` and the like, or run code; our threads are enough."""
 
+_OPENING = threading.Lock()
+"""Filters of warnings belong to the process: two threads that open at once would restore each other's."""
+
 # rasterio logs what GDAL says; without a handler Python would print that to stderr.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
@@ -224,7 +227,7 @@ def _dataset(path: str, overview: int | None, drivers: Sequence[str] = DRIVERS) 
     from rasterio.io import DatasetReader
 
     level = {} if overview is None else {"overview_level": overview}
-    with warnings.catch_warnings():
+    with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         # not rasterio.open, which takes one driver only
         return DatasetReader(path, driver=list(drivers), sharing=False, **level)
