@@ -224,10 +224,12 @@ class Image:
         Raises
         ------
         UsageError
-            The size is not above 0, or the image is georeferenced.
+            The size is not above 0, the image is georeferenced, or a grid was already chosen by another size.
         """
+        if not self.grid.is_level:
+            raise UsageError(f"{self.info.path}, pixel size", expected="the true size before `at`", found="it after")
         source = RestatedSource(self.source, size_um)
-        return Image(source, channels=self.selected, level=self.level, on_bad_chunk=self.on_bad_chunk)
+        return Image(source, channels=self.selected, on_bad_chunk=self.on_bad_chunk, grid=self.grid)
 
     def read(self, region: Region, level: int | None = None, border: Border = REFLECT) -> Pixels:
         """Read a window of one level, or of the grid that is worked on.

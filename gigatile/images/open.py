@@ -34,7 +34,7 @@ _BY_OPENSLIDE = (".mrxs", ".vms", ".vmu", ".svslide")
 _NOT_YET_SUFFIXES = {".vsi": "Olympus VSI"}
 """The same, which no reader here takes."""
 _CONVERT = (
-    "The optional readers are not there yet: convert it to a tiled, pyramidal TIFF "
+    "Convert it to a tiled, pyramidal TIFF "
     "(`gdal_translate -of COG`, `vips tiffsave --tile --pyramid`, `bfconvert`)."
 )
 
