@@ -56,7 +56,8 @@ def from_one_size(where: str, given: int, got: int) -> OutputGrid:
         Neither explains the size.
     """
     ratio = Fraction(got, given)
-    if ratio in SCALES:
+    # One number for a whole tile is what a classifier of patches gives.
+    if ratio in SCALES or got == 1 < given:
         return OutputGrid(ratio)
     if 0 < got < given and (given - got) % 2 == 0:
         return OutputGrid(crop=(given - got) // 2)

@@ -39,7 +39,7 @@ def mlm_card(path: Path, content: dict[str, Any]) -> ModelCard:
         raise ModelError(got.at("tasks"), expected=_TASK, found=", ".join(tasks) or "none")
     asset = _asset(item)
     shape = _shape(given)
-    scaling = _scaling(given)
+    scaling = _scaling(given, shape.get("c", -1))
     names, colors = _classes(got)
     bands = _bands(given, (fields, asset))
     size, notes = _pixel_size(fields, asset)
@@ -94,7 +94,7 @@ def _shape(given: Fields) -> dict[str, int]:
     return {letter: int(size) for letter, size in zip(letters, sizes, strict=True)}
 
 
-def _scaling(given: Fields) -> Scaling:
+def _scaling(given: Fields, channels: int) -> Scaling:
     for key in ("pre_processing_function", "resize_type"):
         if given.has(key):
             fix = "Give the model file itself, with the options that say the same."
@@ -105,6 +105,8 @@ def _scaling(given: Fields) -> Scaling:
     entries = given.mappings("value_scaling")
     if not entries or all(entry.content.get("type") is None for entry in entries):
         return scaling
+    if channels > 0 and len(entries) not in (1, channels):
+        raise ModelError(given.at("value_scaling"), expected=f"1 or {channels}", found=str(len(entries)))
     pairs = [_pair(entry) for entry in entries]
     return scaling.standard([mean for mean, _ in pairs], [std for _, std in pairs])
 

@@ -369,8 +369,8 @@ def image_of(size):
     from gigatile.units import PixelSize
 
     image = gt.open(np.zeros((1, 64, 64), np.uint16))
-    image.info = replace(image.info, pixel_size=PixelSize(size, size) if size else None)
-    return image
+    image.source._info = replace(image.info, pixel_size=PixelSize(size, size) if size else None)
+    return gt.Image(image.source)
 
 
 def test_an_image_of_another_number_of_channels_is_refused(tmp_path):
