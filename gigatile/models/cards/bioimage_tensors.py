@@ -75,7 +75,7 @@ def tensor_0_4(fields: Fields) -> Tensor:
         inner = fields.mapping("shape")
         steps = dict(_each(inner, "step", axes))
         sides = {
-            axis: Side(_whole(inner, "min", n), _whole(inner, "step", steps[axis]))
+            axis: Side(_whole(inner, "min", n), _whole(inner, "step", steps.get(axis, 0)))
             for axis, n in _each(inner, "min", axes)
         }
     elif isinstance(shape, dict):

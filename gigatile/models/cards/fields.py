@@ -8,6 +8,14 @@ from typing import Any
 
 from gigatile.errors import ModelError
 
+LARGEST = 2**53
+"""Integers up to here are numbers of a card; what is larger is damage."""
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is finite, and no bool, which is an int to Python."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+
 
 @dataclass(frozen=True, slots=True)
 class Fields:
@@ -43,9 +51,9 @@ class Fields:
         if default is not None and not self.has(key):
             return default
         value = self.content.get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not _is_number(value):
             raise self.refuse(key, "a number")
-        return float(value)
+        return float(value)  # type: ignore[arg-type]  # a number, see above
 
     def whole(self, key: str, default: int | None = None) -> int:
         """A whole number; `default` where the key is absent, which is an error without one."""
@@ -59,7 +67,7 @@ class Fields:
         value = self.content.get(key)
         if not isinstance(value, list):
             return (self.number(key, default),)
-        if not value or any(isinstance(item, bool) or not isinstance(item, (int, float)) for item in value):
+        if not value or not all(map(_is_number, value)):
             raise self.refuse(key, "numbers")
         return tuple(float(item) for item in value)
 

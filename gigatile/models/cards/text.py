@@ -15,6 +15,7 @@ from gigatile.errors import ModelError, UsageError
 MOST_BYTES = 8 << 20
 """Cards are kilobytes; what is larger is something else."""
 PIECE_BYTES = 1 << 20
+LONGEST_NAME = 255
 
 
 class SafeLoader(yaml.SafeLoader):
@@ -106,7 +107,8 @@ def file_beside(card: Path, source: str, key: str) -> Path:
     if "://" in source:
         source = unquote(PurePosixPath(urlsplit(source).path).name)
     parts = PurePosixPath(source), PureWindowsPath(source)
-    outside = not source or "\0" in source or any(part.is_absolute() or ".." in part.parts for part in parts)
+    outside = not source or "\0" in source or len(source.encode()) > LONGEST_NAME
+    outside = outside or any(part.is_absolute() or ".." in part.parts for part in parts)
     path = card.parent / source
     if not outside:
         # Model hubs keep a folder of links into a folder of contents: the card is such a link itself.

@@ -14,6 +14,8 @@ from gigatile.models.load import load_model
 from gigatile.testing.models import InputShape, whole_weights, write_convolutions
 from gigatile.units import PixelSize
 
+from .mutilated import mutilated
+
 BANDS = ["B04", "B03", "B02"]
 
 
@@ -170,3 +172,16 @@ def test_a_json_file_of_something_else_is_no_model(tmp_path):
     (tmp_path / "a.json").write_text('{"type": "Feature", "properties": {}}')
     with pytest.raises(ModelError, match=r"a bioimage\.io rdf\.yaml, a wsinfer"):
         load_model(tmp_path / "a.json")
+
+
+def test_a_mutilated_item_is_an_error_and_no_traceback(tmp_path):
+    path = item(tmp_path)
+    content = json.loads(path.read_text())
+    refused = 0
+    for seed in range(100):
+        path.write_text(json.dumps(mutilated(content, seed)))
+        try:
+            find_card(path)
+        except GigatileError as error:
+            refused += bool(str(error))
+    assert refused > 40

@@ -14,6 +14,8 @@ from gigatile.models.cards.find import find_card
 from gigatile.models.load import load_model
 from gigatile.units import PixelSize
 
+from .mutilated import mutilated
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
@@ -132,3 +134,16 @@ def test_the_probe_prints_the_card(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "wsinfer 1.0" in said
     assert "0.390625 micrometer" in said
+
+
+def test_a_mutilated_config_is_an_error_and_no_traceback(tmp_path):
+    path = config(tmp_path)
+    content = json.loads(path.read_text())
+    refused = 0
+    for seed in range(100):
+        path.write_text(json.dumps(mutilated(content, seed)))
+        try:
+            find_card(path)
+        except GigatileError as error:
+            refused += bool(str(error))
+    assert refused > 40
