@@ -93,7 +93,7 @@ def test_the_python_blocks_run_one_after_the_other(samples):
 
 def test_every_command_that_is_named_exists():
     named = set(re.findall(r"^gigatile (\w+)", README.read_text(), re.MULTILINE))
-    assert named == {"info", "probe", "plan", "run", "status", "verify", "pipelines"}
+    assert named == {"info", "probe", "plan", "run", "status", "verify", "pipelines", "export"}
 
 
 def test_links_lead_somewhere():

@@ -3,12 +3,15 @@
 import json
 import shutil
 
+import obstore
 import pytest
 import rasterio
 
 from gigatile.cli import export as command
 from gigatile.cli.main import main
 from gigatile.exports.export import FORMATS
+from tests.object_store import object_store
+from tests.small_runs import cli, tree
 
 LATER = ("geojson", "geoparquet", "flatgeobuf", "csv", "coco")
 
@@ -127,3 +130,14 @@ def test_images_that_are_not_whole_are_named_and_the_others_exported(cohort, tmp
     assert main(["export", str(cohort), "--to", "cog", "-o", str(tmp_path / "maps")]) == 3
     assert "a: not exported" in capsys.readouterr().err
     assert [entry.name for entry in (tmp_path / "maps").iterdir()] == ["b.tif"]
+
+
+def test_a_run_in_a_bucket_gives_the_same_file(scene, tmp_path, tmp_path_factory):
+    with object_store(tmp_path_factory.mktemp("store")) as server:
+        bucket, client = server.make_bucket("runs"), server.client("runs")
+        for name, content in tree(scene).items():
+            obstore.put(client, f"scene/{name}", content)
+        words = ("export", f"{bucket}/scene", "--to", "cog", "-o")
+        cli(*words, str(tmp_path / "far.tif"), cwd=tmp_path, **server.env)
+    assert main(["export", str(scene), "--to", "cog", "-o", str(tmp_path / "near.tif")]) == 0
+    assert (tmp_path / "far.tif").read_bytes() == (tmp_path / "near.tif").read_bytes()
