@@ -104,15 +104,8 @@ OPTIONS = (
     Option("where", "level", "N", "pyramid level to work on (default: 0)", v.whole(least=0, example=0)),
     Option("where", "pixel_size", "P", "work at this pixel size instead", v.positive),
     Option("where", "source_pixel_size", "P", "micrometres a pixel of the slide, whatever it says", v.positive),
-    Option("where", "roi", "XMIN,YMIN,XMAX,YMAX|FILE.geojson", "only inside this area", v.roi, works=NOTHING),
-    Option(
-        "where",
-        "mask",
-        "none|nodata|tissue|FILE",
-        "which pixels count (default: nodata)",
-        v.as_text,
-        works=("none", "nodata"),
-    ),
+    Option("where", "roi", "XMIN,YMIN,XMAX,YMAX|FILE.geojson", "only inside this area", v.roi),
+    Option("where", "mask", "none|nodata|tissue|FILE", "which pixels count (default: nodata)", v.as_text),
     Option("tiling", "tile", "N|NY,NX", "what the model sees at once (default: what it fixes, or 512)", v.tile),
     Option(
         "tiling",

@@ -49,6 +49,7 @@ class RunOptions:
     level: int
     source_pixel_size: float | None
     pixel_size: float | None
+    roi: str | None
     mask: str
     tile: tuple[int, int] | None
     overlap: int | None
@@ -268,6 +269,7 @@ def _options(
         level=value("level", 0),
         source_pixel_size=value("source_pixel_size"),
         pixel_size=value("pixel_size"),
+        roi=value("roi"),
         mask=value("mask", "nodata"),
         tile=value("tile"),
         overlap=value("overlap"),

@@ -61,6 +61,7 @@ def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
         output=options.output,
         dtype=options.dtype,
         mask=options.mask,
+        roi=options.roi,
         memory=options.memory,
     )
     _check_classes(options, made)

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gigatile.engine.pipes import Clock, WriteBehind
-from gigatile.engine.region import Inference, Progress, Tally, infer_region
+from gigatile.engine.region import EVERYTHING, Inference, Progress, Tally, infer_region
 from gigatile.engine.scales import ScaledEngine, ScaledWork, averaged_rows
 from gigatile.engine.schedule import ReadSchedule
 from gigatile.images.image import Image
 from gigatile.machine import peak_resident_bytes
 from gigatile.outputs.pyramid import downsample_shard
-from gigatile.outputs.shard import ShardReceipt, ShardWriter
+from gigatile.outputs.shard import EMPTY_SHARD, ShardReceipt, ShardWriter
+from gigatile.plans.kept import Wanted, WantedTiles
 from gigatile.plans.plan import Plan
 from gigatile.plans.reads import source_reads
 from gigatile.storage.store import Store
@@ -117,6 +118,9 @@ class BlockEngine:
         self._plan, self._store = plan, store
         self._lost = _Seconds()
         level = plan.image.levels[plan.image.level]
+        self._kept = plan.kept
+        if self._kept is not None:
+            pending = pending & plan.kept_blocks
         self._schedule = ReadSchedule(source_reads(plan.grid, plan.image.grid), plan.blocks, level, pending)
         plan.image.use_cache(plan.memory.cache_bytes, self._schedule)
         self._border = plan.tiling.parsed_border
@@ -190,9 +194,18 @@ class BlockEngine:
         plan, layout = self._plan, self._plan.layouts[0]
         region = layout.region(key.row, key.col)
         where = f"block {key} (rows {region.y0}-{region.y1}, columns {region.x0}-{region.x1})"
-        rows = infer_region(self._inference, region, self._reader(key, image), layout.chunk[0], progress)
+        mask: Array | None = None
+        if self._kept is not None:
+            if not self._kept.touches(region):
+                progress.tally.skipped += plan.grid.tiles_of(region)
+                return EMPTY_SHARD
+            mask = self._kept.window(region)
+            mask = None if mask.all() else mask
+        wanted: Wanted = EVERYTHING if mask is None else WantedTiles(plan.grid, region, mask)
+        reader = self._reader(key, image)
+        rows = infer_region(self._inference, region, reader, layout.chunk[0], progress, wanted=wanted)
         if self._scales:
-            work = ScaledWork.begin(self._scales, key.row, key.col, region, progress)
+            work = ScaledWork.begin(self._scales, (key.row, key.col), region, mask, progress)
             rows = averaged_rows(rows, work, progress)
         with ShardWriter(self._store, f"0/{layout.shard_key(key.row, key.col)}", layout, region.shape) as writer:
 

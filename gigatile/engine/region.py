@@ -23,10 +23,12 @@ from gigatile.engine.seams import SeamTally
 from gigatile.engine.stitcher import RegionStitcher
 from gigatile.errors import BlockError, Cancelled, ModelOutOfMemory
 from gigatile.models.model import LoadedModel
+from gigatile.plans.kept import Everything, Wanted
 from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Grid
 
 Array = np.ndarray[Any, Any]
+EVERYTHING = Everything()
 Read = Callable[[Region], tuple[Array, Array | None]]
 """Pixels (c, y, x) of a window that may hang over the image, and which are valid (y, x) or None for all."""
 
@@ -92,6 +94,8 @@ class _Band:
     """One row of tiles, read at once."""
 
     row: int
+    cols: frozenset[int]
+    """Of the tiles that are wanted."""
     left: int
     """First column, in pixels of the image."""
     pixels: Array
@@ -131,7 +135,7 @@ class Validity:
 
 
 def infer_region(
-    how: Inference, region: Region, read: Read, step: int, progress: Progress
+    how: Inference, region: Region, read: Read, step: int, progress: Progress, *, wanted: Wanted = EVERYTHING
 ) -> Generator[tuple[int, Array, Array | None]]:
     """Run the model over a region and hand out its finished rows, from top to bottom.
 
@@ -146,6 +150,8 @@ def infer_region(
         Rows are handed out in multiples of `step`, but for the last ones.
     progress : Progress
         Clock, tally and stop signal.
+    wanted : Wanted, optional
+        Tiles that it does not name are neither read nor inferred.
 
     Yields
     ------
@@ -154,7 +160,7 @@ def infer_region(
     band : ndarray, shape (k, rows, width)
         Blended channels; valid until the next step.
     valid : ndarray of bool, shape (rows, width), or None
-        True where the input was valid; None: everywhere.
+        True where the input was valid and is wanted; None: everywhere.
 
     Raises
     ------
@@ -162,7 +168,7 @@ def infer_region(
         The source or the model is at fault, or the memory does not hold what the region needs.
     """
     try:
-        yield from _infer_region(how, region, read, step, progress)
+        yield from _infer_region(how, region, read, step, progress, wanted=wanted)
     except MemoryError as error:
         raise BlockError(
             f"rows {region.y0}-{region.y1}, columns {region.x0}-{region.x1}",
@@ -173,12 +179,17 @@ def infer_region(
 
 
 def _infer_region(
-    how: Inference, region: Region, read: Read, step: int, progress: Progress
+    how: Inference, region: Region, read: Read, step: int, progress: Progress, *, wanted: Wanted
 ) -> Generator[tuple[int, Array, Array | None]]:
     validity = Validity(region)
-    stitcher = RegionStitcher(how.grid, region, how.channels_out, how.dtype, step, valid=validity.rows)
+
+    def valid(start: int, stop: int) -> Array | None:
+        seen, kept = validity.rows(start, stop), wanted.rows(start, stop)
+        return kept if seen is None else seen if kept is None else seen & kept
+
+    stitcher = RegionStitcher(how.grid, region, how.channels_out, how.dtype, step, valid=valid)
     progress.tally.seams = stitcher.seams
-    reading = _bands(how, stitcher, read, progress.clock)
+    reading = _bands(how, stitcher, read, wanted, progress.clock)
     # A single band has nothing to be read ahead of; small blocks are spared a thread.
     several = len(stitcher.rows) > 1
     with read_ahead(reading, "gigatile-read") if several else nullcontext(reading) as bands:
@@ -187,7 +198,7 @@ def _infer_region(
             with progress.clock.stage("blend"):
                 finished = list(stitcher.add(tile.row, tile.col, prediction))
             for y, band in finished:
-                yield y, band, validity.rows(y, y + band.shape[1])
+                yield y, band, valid(y, y + band.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +212,18 @@ class Progress:
     """Told the number of tiles after each batch."""
 
 
-def _bands(how: Inference, stitcher: RegionStitcher, read: Read, clock: Clock) -> Iterator[_Band]:
+def _bands(how: Inference, stitcher: RegionStitcher, read: Read, wanted: Wanted, clock: Clock) -> Iterator[_Band | int]:
+    """What the wanted tiles of each row read; the row alone where there is none."""
     for row in stitcher.rows:
-        region = how.grid.band(row, stitcher.cols)
+        cols = [col for col in stitcher.cols if wanted.tile(row, col)]
+        if not cols:
+            yield row
+            continue
+        region = how.grid.band(row, range(cols[0], cols[-1] + 1))
         with clock.stage("read"):
             pixels, valid = read(region)
             window, valid = on_result(how.grid, region, valid)
-        yield _Band(row, region.x0, pixels, window, valid)
+        yield _Band(row, frozenset(cols), region.x0, pixels, window, valid)
 
 
 def on_result(grid: Grid, region: Region, valid: Array | None) -> tuple[Region, Array | None]:
@@ -233,17 +249,21 @@ def on_result(grid: Grid, region: Region, valid: Array | None) -> tuple[Region, 
 
 
 def _tiles(
-    how: Inference, stitcher: RegionStitcher, region: Region, bands: Iterable[_Band], validity: Validity
+    how: Inference, stitcher: RegionStitcher, region: Region, bands: Iterable[_Band | int], validity: Validity
 ) -> Iterator[_Tile]:
     """Cut bands into normalised tiles, without those whose support holds nothing to keep."""
     for band in bands:
+        if isinstance(band, int):
+            yield from (_Tile(band, col, None) for col in stitcher.cols)
+            continue
         validity.add(band.window, band.valid)
         top, bottom = how.grid.y.support(band.row)
         for col in stitcher.cols:
             left, right = how.grid.x.support(col)
-            kept = Region(top, left, bottom, right).clipped(region)
+            # The support of a tile that is not wanted may lie beside what was read.
+            kept = Region(top, left, bottom, right).clipped(region).clipped(band.window)
             inside = kept.shifted(-band.window.y0, -band.window.x0).slices()
-            if band.valid is not None and not band.valid[inside].any():
+            if col not in band.cols or (band.valid is not None and not band.valid[inside].any()):
                 yield _Tile(band.row, col, None)
                 continue
             x0 = how.grid.x.read(col)[0] - band.left

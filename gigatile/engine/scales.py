@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gigatile.engine.pipes import Clock
-from gigatile.engine.region import Inference, Progress, Read, Tally, infer_region
+from gigatile.engine.region import EVERYTHING, Inference, Progress, Read, Tally, infer_region
 from gigatile.engine.schedule import ReadSchedule
+from gigatile.plans.kept import Wanted, WantedScaledTiles
 from gigatile.plans.plan import Plan
 from gigatile.plans.scales import PIECE_BYTES, ScaledPass
 from gigatile.tiling.region import Region
@@ -47,10 +48,15 @@ class ScaledEngine:
         self._image = plan.image.on(self._pass.source)
         self._image.use_cache(plan.memory.scale_cache_bytes[index], self._schedule)
 
-    def rows(self, row: int, col: int, region: Region, progress: Progress) -> ScaledRows:
-        """What a block of the result, with this region, needs of the scale; `progress` is the pass's own."""
+    def rows(self, place: tuple[int, int], region: Region, kept: Array | None, progress: Progress) -> ScaledRows:
+        """What a block of the result, with this place and region, needs of the scale for the pixels that are kept.
+
+        `progress` is the pass's own; `kept` is None where all of the block is.
+        """
         needed = self._pass.region(region)
-        return ScaledRows(self._pass, region, infer_region(self._how, needed, self._reader(row, col), 1, progress))
+        wanted: Wanted = EVERYTHING if kept is None else WantedScaledTiles(self._pass, region, kept)
+        rows = infer_region(self._how, needed, self._reader(*place), 1, progress, wanted=wanted)
+        return ScaledRows(self._pass, region, rows)
 
     def finished(self, row: int, col: int) -> None:
         """The block has read all that it needs."""
@@ -150,12 +156,17 @@ class ScaledWork:
 
     @classmethod
     def begin(
-        cls, engines: Sequence[ScaledEngine], row: int, col: int, region: Region, progress: Progress
+        cls,
+        engines: Sequence[ScaledEngine],
+        place: tuple[int, int],
+        region: Region,
+        kept: Array | None,
+        progress: Progress,
     ) -> ScaledWork:
         """Start the passes; they do nothing until rows are asked of them."""
         # Progress is told by the tiles of scale 1, in step with which the others go: these own no pixels of the result.
         own = tuple(Progress(Clock(), Tally(), progress.stop, _untold) for _ in engines)
-        rows = tuple(engine.rows(row, col, region, its) for engine, its in zip(engines, own, strict=True))
+        rows = tuple(engine.rows(place, region, kept, its) for engine, its in zip(engines, own, strict=True))
         return cls(rows, own)
 
     def add_to(self, progress: Progress) -> None:

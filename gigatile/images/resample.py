@@ -134,7 +134,12 @@ def grid_at(image: Image, pixel_size: float) -> ScaledGrid:
             near.append((off, level))
     if near:
         return level_grid(image, min(near)[1])
-    target = [Fraction(pixel_size / p).limit_denominator(FINEST_RATIO) for p in (own.y, own.x)]
+    return grid_of_factor(image, (pixel_size / own.y, pixel_size / own.x))
+
+
+def grid_of_factor(image: Image, factors: tuple[float, float]) -> ScaledGrid:
+    """The grid with pixels of so many pixels of level 0, along y and x, corner-aligned with it."""
+    target = [Fraction(factor).limit_denominator(FINEST_RATIO) for factor in factors]
     lengths = [-int(-size // step) for size, step in zip(image.levels[0].shape, target, strict=True)]
     return _read_from_best(image, (target[0], target[1]), (lengths[0], lengths[1]))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from gigatile.errors import MemoryRefused, ModelError, OverlapWarning, UsageError
+from gigatile.errors import MemoryRefused, ModelError, OverlapWarning
 from gigatile.images.image import Image
 from gigatile.machine import available_bytes, available_cores, base_bytes
 from gigatile.models.card_fit import fitted_image, with_names_for
@@ -23,6 +24,7 @@ from gigatile.plans.memory import Demand, MemoryPlan
 from gigatile.plans.overlap import choose_carded, with_tile
 from gigatile.plans.plan import Plan
 from gigatile.plans.scales import scaled_passes
+from gigatile.selections.choose import Roi, selection_of
 from gigatile.tiling.border import check_border
 from gigatile.tiling.tiling import Grid, Tiling, block_side, chunk_side, whole_cores
 from gigatile.units import format_bytes, parse_bytes
@@ -44,8 +46,8 @@ def plan(
     *,
     output: str | None = None,
     dtype: str | None = None,
-    mask: str = "nodata",
-    roi: object = None,
+    mask: str | Path = "nodata",
+    roi: Roi = None,
     memory: str | int | None = None,
 ) -> Plan:
     """Work out what a run would do.
@@ -62,10 +64,11 @@ def plan(
         What is stored: what the model's card says, or classes, if not given.
     dtype : {"float32", "float16", "uint8"}, optional
         Of stored probabilities.
-    mask : {"nodata", "none"}
-        Whether pixels that the image calls invalid are left out of the result.
-    roi : None
-        Not available yet.
+    mask : {"nodata", "none", "tissue"} or path
+        Whether pixels that the image calls invalid are left out of the result (not by ``none``), and besides all
+        but tissue, or what a raster or GeoJSON file keeps.
+    roi : Region, str, path or mapping, optional
+        Only inside this area: pixels of level 0, ``XMIN,YMIN,XMAX,YMAX``, a GeoJSON file, or GeoJSON.
     memory : str or int, optional
         Peak memory in bytes or as ``2GiB``; half of what the machine or container has if not given.
 
@@ -83,7 +86,6 @@ def plan(
     if output == "raw":
         # "raw = no activation, the model's dtype"
         model = replace(model, values=replace(model.values, activation="none"))
-    _check_scope(mask, roi)
     check_dtype(str(image.info.path), image.info.dtype)
     if not image.grid.is_level:
         model = replace(model, values=model.values.for_means_of(image.info.dtype))
@@ -104,7 +106,8 @@ def plan(
         model=model,
         tiling=tiling,
         rule=output_rule(output, dtype, _blended_dtype(model, trial), trial.channels_out, tiling.blend or "hann"),
-        mask=mask,
+        mask="none" if mask == "none" else "nodata",
+        selection=selection_of(image, roi, mask),
         block=block_sides(tiling, tiling.grid(image.grid_shape, model.output)),
         block_is_auto=tiling.block is None,
         batch=batch,
@@ -210,13 +213,6 @@ def _opened(image: Any) -> Image:
     return open_image(image)
 
 
-def _check_scope(mask: str, roi: object) -> None:
-    if roi is not None:
-        raise UsageError("roi", expected="none", found=repr(roi), fix="Regions of interest are not there yet.")
-    if mask not in ("nodata", "none"):
-        raise UsageError("mask", expected="nodata or none", found=repr(mask), fix="Other masks are not there yet.")
-
-
 _TRIALS: WeakKeyDictionary[Model, dict[Hashable, Any]] = WeakKeyDictionary()
 """What was found out about models that are still held, so that the second of many images does not try them again."""
 
@@ -296,6 +292,7 @@ def _demand(draft: Plan, block: tuple[int, int]) -> Demand:
         base_bytes=base_bytes(),
         passes=draft.passes,
         upload_bytes=draft.upload_bytes,
+        selection=draft.selection,
     )
 
 

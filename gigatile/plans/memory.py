@@ -21,6 +21,7 @@ from gigatile.models.warmup import Trial
 from gigatile.outputs.rule import OutputRule
 from gigatile.plans.reads import source_reads
 from gigatile.plans.scales import ScaledPass, lane_bytes, useful_cache
+from gigatile.selections.selection import STRIP_PX, Selection
 from gigatile.tiling.axis import Axis
 from gigatile.tiling.tiling import Blocks, Grid
 from gigatile.units import format_bytes
@@ -102,6 +103,8 @@ class Demand:
     """Resident memory of this process once the model is loaded."""
     passes: tuple[ScaledPass, ...] = ()
     """The scales beside 1."""
+    selection: Selection | None = None
+    """What is kept."""
     upload_bytes: int = 0
     """What the writer of a shard holds, where the result goes into a bucket."""
 
@@ -136,6 +139,8 @@ class Demand:
             "blending": k * item * (support * width + rows * width + 4 * support * shared_x + 4 * shared_y * width),
             "finished rows": 3 * stored + working + (height * width if self.image.has_validity else 0),
             **({} if source.is_level else {"averaging": 4 * max(SLAB_BYTES, row)}),
+            # The mask of a block, one that it is combined with, and pieces while it is made.
+            **({} if self.selection is None else {"selection": 2 * height * width + 32 * STRIP_PX}),
             **({"uploads": self.upload_bytes} if self.upload_bytes else {}),
         }
 
@@ -151,6 +156,8 @@ class Demand:
         parts["chunks being decoded"] = decoding
         if self.image.info.reader_bytes:
             parts["the reader's own cache"] = self.image.info.reader_bytes
+        if self.selection is not None:
+            parts["base"] += self.selection.nbytes
         parts |= {name: in_one * size for name, size in self.lane_parts().items()}
         if self.passes:
             parts["other scales"] = in_one * self._scales_bytes()

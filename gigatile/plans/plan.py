@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gigatile.images.image import Image
 from gigatile.models.model import LoadedModel
@@ -18,9 +19,11 @@ from gigatile.models.warmup import Trial
 from gigatile.outputs.layout import ArrayLayout, pyramid_layouts
 from gigatile.outputs.omezarr import ResultMetadata
 from gigatile.outputs.rule import OutputRule
+from gigatile.plans.kept import Kept, KeptShare, kept_share
 from gigatile.plans.memory import MemoryPlan
 from gigatile.plans.overlap import GIVEN, OverlapChoice
 from gigatile.plans.scales import ScaledPass, scaled_passes
+from gigatile.selections.selection import Selection
 from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
 from gigatile.units import PixelSize, format_bytes, format_seconds
 
@@ -44,7 +47,7 @@ class Plan:
     rule: OutputRule
     """What is stored for a pixel."""
     mask: str
-    """``nodata`` or ``none``."""
+    """Whether pixels that the image itself calls invalid are left out: ``nodata`` or ``none``."""
     block: tuple[int, int]
     """Height and width of a block in pixels of the result: whole cores."""
     block_is_auto: bool
@@ -60,6 +63,8 @@ class Plan:
     """Whether the budget is the user's, or half of what this machine has."""
     choice: OverlapChoice = GIVEN
     """Where overlap, margin and blend came from."""
+    selection: Selection | None = None
+    """What is kept of the image, by region, mask or tissue; None: all of it."""
     upload_bytes: int = 0
     """Memory that each lane's writer holds, once it is known that the result goes into a bucket."""
 
@@ -72,6 +77,23 @@ class Plan:
     def passes(self) -> tuple[ScaledPass, ...]:
         """The scales beside 1, the processing grid itself."""
         return scaled_passes(self.image, self.tiling, self.model.output, self.model.values.multiscale)
+
+    @property
+    def kept(self) -> Kept | None:
+        """The selection in pixels of the result."""
+        if self.selection is None:
+            return None
+        return Kept(self.selection, self.image.grid_shape, self.model.output)
+
+    @cached_property
+    def share(self) -> KeptShare:
+        """How much of the work the selection leaves."""
+        return kept_share(self.kept, self.grid, self.blocks, self.passes)
+
+    @property
+    def kept_blocks(self) -> npt.NDArray[np.bool_]:
+        """Blocks in which something is kept; shape (rows, cols)."""
+        return self.share.blocks
 
     @property
     def blocks(self) -> Blocks:
@@ -148,6 +170,8 @@ class Plan:
             "mask": self.mask,
             "block": list(self.block),
         }
+        if self.selection is not None:
+            described["selection"] = self.selection.describe()
         if self.batch_changes_bits:
             described["batch"] = self.batch
         return described
@@ -160,7 +184,7 @@ class Plan:
     @property
     def tiles_inferred(self) -> int:
         """Tiles of all scales that go through the model, those at block edges counted as often as they do."""
-        return self.blocks.inferred(self.grid) + sum(scaled.inferred(self.blocks) for scaled in self.passes)
+        return self.share.inferred
 
     @property
     def overcompute(self) -> float:
@@ -171,11 +195,12 @@ class Plan:
 
     @property
     def disk_bytes(self) -> int:
-        """Size of the result before compression, pyramid included."""
-        return sum(
+        """Size of the result before compression, pyramid included; of blocks that are kept."""
+        whole = sum(
             layout.shape[0] * layout.shape[1] * (layout.channels or 1) * layout.dtype.itemsize
             for layout in self.layouts
         )
+        return int(whole * self.share.pixels)
 
     @property
     def eta_seconds(self) -> float:
@@ -194,8 +219,9 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """The plan as ``gigatile plan --json`` gives it."""
         return {
-            "tiles": self.grid.tiles,
+            "tiles": self.share.tiles,
             "blocks": self.blocks.count,
+            "blocks_kept": int(self.kept_blocks.sum()),
             "tile": _one_or_both(self.tiling.tile_yx),
             "overlap": self.tiling.overlap,
             "margin": self.tiling.margin,
@@ -226,6 +252,8 @@ class Plan:
         layout = self.layouts[0]
         bits = "last bits depend on the batch" if self.batch_changes_bits else "bits do not depend on it"
         source = self.image.levels[self.image.level]
+        kept = "" if self.selection is None else ", less those where nothing is kept"
+        some = "" if self.selection is None else f", {self.kept_blocks.sum()} of them kept,"
         lines = [
             (
                 "image",
@@ -238,14 +266,14 @@ class Plan:
             ),
             (
                 "tiles",
-                f"{self.grid.tiles} ({rows} x {cols}) of {tiling.tile_yx[0]} x {tiling.tile_yx[1]} px, "
+                f"{self.share.tiles} ({rows} x {cols}{kept}) of {tiling.tile_yx[0]} x {tiling.tile_yx[1]} px, "
                 f"overlap {tiling.overlap}, margin {tiling.margin}, blend {tiling.blend}, border {tiling.border}",
             ),
             ("overlap", self.choice.text),
             *self._scale_lines(),
             (
                 "blocks",
-                f"{self.blocks.count} of {self.block[0]} x {self.block[1]} px (shards), "
+                f"{self.blocks.count}{some} of {self.block[0]} x {self.block[1]} px (shards), "
                 f"chunks of {self.chunk[0]} x {self.chunk[1]} px",
             ),
             (

@@ -169,6 +169,12 @@ class Upsampling:
         first, last = self._floor(start), self._floor(stop - 1) + 1
         return min(max(first, 0), self.length - 1), min(last, self.length - 1) + 1
 
+    def reached(self, start: int, stop: int, size: int) -> tuple[int, int]:
+        """The result pixels, of `size`, that may be interpolated from the scaled pixels ``[start, stop)``."""
+        low = 0 if start <= 0 else int((start - 1) // self.scale) - 1
+        high = size if stop >= self.length else int(-(-(stop + 1) // self.scale)) + 1
+        return max(low, 0), min(high, size)
+
     def between(
         self, start: int, stop: int
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:

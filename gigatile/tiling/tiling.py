@@ -156,6 +156,11 @@ class Grid:
         """Rows and columns of the tiles whose support meets a region."""
         return self.y.covering(region.y0, region.y1), self.x.covering(region.x0, region.x1)
 
+    def tiles_of(self, region: Region) -> int:
+        """Number of tiles whose support meets a region."""
+        rows, cols = self.covering(region)
+        return len(rows) * len(cols)
+
     def core(self, row: int, col: int) -> Region:
         """Pixels of the result that a tile owns."""
         (y0, y1), (x0, x1) = self.y.core(row), self.x.core(col)

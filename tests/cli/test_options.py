@@ -117,7 +117,6 @@ def test_a_refused_fraction_gives_an_overlap_that_is_accepted():
 
 LATER = (
     "--task detect", "--task instances",
-    "--roi 0,0,9,9", "--mask tissue", "--mask m.tif",
     "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
 )  # fmt: skip
 
@@ -173,7 +172,7 @@ def test_an_overridden_value_of_the_file_is_not_looked_at(tmp_path):
         ("overlap: 0.2\ntile: 256\n", "overlap: expected a number of pixels"),
         ("overlap: 0.2\ntile: 256\n", "type 'overlap: 52'."),
         ("blend: hamm\n", "blend: expected trim"),
-        ("mask: tissue\n", "mask tissue is not available yet"),
+        ("score: 0.5\n", "score 0.5 is not available yet"),
         ("level: 1\npixel_size: 2\n", "level and "),
     ],
 )

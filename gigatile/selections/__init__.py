@@ -1,0 +1,1 @@
+"""Which pixels of an image are kept: boxes, polygons, masks, tissue."""
