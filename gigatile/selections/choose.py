@@ -40,6 +40,8 @@ def selection_of(image: Image, roi: Roi, mask: str | Path) -> Selection | None:
     UsageError, ImageError
         It cannot be read, or does not lie on the image.
     """
+    if not isinstance(mask, str | Path):
+        raise UsageError("mask", expected="none, nodata, tissue or a path", found=repr(mask))
     frame = Frame(image.grid_shape, image.scale)
     parts: list[Selection] = []
     if roi is not None:

@@ -245,7 +245,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"mask": "tissue"}, "mask"),
+            ({"mask": "missing.tif"}, "mask missing.tif"),
             ({"mask": True}, "mask"),
             ({"roi": (0, 0, 10, 10)}, "roi"),
             ({"output": "labels"}, "output"),
@@ -253,7 +253,7 @@ class TestRefusals:
             ({"memory": 0}, "memory"),
         ],
     )
-    def test_what_is_not_there_yet_is_a_clear_error(self, options, message):
+    def test_what_makes_no_sense_is_a_clear_error(self, options, message):
         with pytest.raises(UsageError, match=message):
             make(**options)
 
