@@ -3,7 +3,7 @@
 The images are those of the test data (``GIGATILE_TEST_DATA``, or ``../shared/data`` beside the checkout). Compared are
 shape, dtype, levels, pixel size, CRS, transform, nodata, mask, and the pixels of random windows at every level. An
 image that no row of `REFERENCES` is for is opened, read and not compared; another reference reader is another row and
-a function from a path to `Facts`. Needs the extras gdal, demo and those of the references.
+a function from a path to `Facts`. Needs the extras gdal, openslide, dicom and demo.
 
 ``python scripts/readers_table.py [--write docs/formats.md]`` takes about a minute; it ends with 1 if anything differs.
 """
@@ -143,6 +143,76 @@ def by_zarr(path: Path) -> Facts:
     return Facts(math.prod(arrays[0].shape[:-2]), levels, str(arrays[0].dtype), read, says_place=False)
 
 
+def by_openslide(path: Path) -> Facts:
+    """OpenSlide; each level is read whole, from its first pixel on, because it interpolates elsewhere."""
+    import openslide
+
+    with openslide.OpenSlide(path) as slide:
+        sizes = slide.level_dimensions
+        pixels = [
+            np.moveaxis(np.asarray(slide.read_region((0, 0), *each))[..., :3], -1, 0) for each in enumerate(sizes)
+        ]
+        size = (float(slide.properties["openslide.mpp-y"]), float(slide.properties["openslide.mpp-x"]))
+    return Facts(3, tuple((h, w) for w, h in sizes), "uint8", _reader(pixels), pixel_size=size)
+
+
+def by_tifffile(path: Path) -> Facts:
+    """tifffile; the pixel size of OME-XML, in micrometres as all files here have it."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        levels = tif.series[0].levels
+        is_last = levels[0].axes.endswith("S")
+        pixels = [np.moveaxis(each.asarray(), -1, 0) if is_last else each.asarray() for each in levels]
+        xml = tifffile.xml2dict(tif.ome_metadata)["OME"]["Image"]["Pixels"] if tif.ome_metadata else {}
+    size = tuple(float(xml[f"PhysicalSize{axis}"]) for axis in "YX") if "PhysicalSizeX" in xml else None
+    shapes = tuple((each.shape[-2], each.shape[-1]) for each in pixels)
+    return Facts(len(pixels[0]), shapes, str(pixels[0].dtype), _reader(pixels), pixel_size=size and (size[0], size[1]))
+
+
+def by_pydicom(path: Path) -> Facts:
+    """pydicom for the headers and the places of frames, imagecodecs to decode them one by one."""
+    import pydicom
+
+    folder = path if path.is_dir() else path.parent
+    found = [pydicom.dcmread(each) for each in sorted(folder.glob("*.dcm"))]
+    series = found[0].SeriesInstanceUID if path.is_dir() else pydicom.dcmread(path).SeriesInstanceUID
+    levels = [each for each in found if each.SeriesInstanceUID == series and each.ImageType[2] == "VOLUME"]
+    levels.sort(key=lambda each: -each.TotalPixelMatrixColumns)
+    pixels = [_frames(each) for each in levels]
+    spacing = levels[0].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+    shapes = tuple((each.shape[1], each.shape[2]) for each in pixels)
+    size = (float(spacing[0]) * 1000, float(spacing[1]) * 1000)
+    return Facts(len(pixels[0]), shapes, str(pixels[0].dtype), _reader(pixels), pixel_size=size)
+
+
+def _frames(dataset: Any) -> Array:
+    """A TILED_FULL level, put together from its frames."""
+    import imagecodecs
+    from pydicom.encaps import generate_frames
+
+    height, width, side_y, side_x = (
+        int(dataset[name].value) for name in ("TotalPixelMatrixRows", "TotalPixelMatrixColumns", "Rows", "Columns")
+    )
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed:
+        frames = generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames))
+        is_ls = "LS" in syntax.name
+        tiles = [imagecodecs.jpegls_decode(f) if is_ls else imagecodecs.jpeg8_decode(f, colorspace=2) for f in frames]
+    else:
+        tiles = list(dataset.pixel_array.reshape(int(dataset.NumberOfFrames), side_y, side_x, -1))
+    out = np.zeros((dataset.SamplesPerPixel, height, width), tiles[0].dtype)
+    for number, tile in enumerate(tiles):
+        y, x = (k * side for k, side in zip(divmod(number, -(-width // side_x)), (side_y, side_x), strict=True))
+        target = out[:, y : y + side_y, x : x + side_x]
+        target[...] = np.moveaxis(tile, -1, 0)[:, : target.shape[1], : target.shape[2]]
+    return out
+
+
+def _reader(pixels: Sequence[Array]) -> Callable[[int, Region], Array]:
+    return lambda level, region: pixels[level][(slice(None), *region.slices())]
+
+
 _CHROMA = "libtiff repeats the halved chroma where libjpeg, and gigatile with it, interpolates"
 REFERENCES = (
     Reference("satellite/rasterio/cogeo.tif", "rasterio", by_rasterio, 40, _CHROMA),
@@ -152,6 +222,11 @@ REFERENCES = (
     Reference("reference/*.tif", "rasterio", by_rasterio),
     Reference("gt_*.tif", "rasterio", by_rasterio),
     Reference("omezarr/*", "zarr", by_zarr),
+    Reference("*.dcm", "pydicom", by_pydicom),
+    Reference("wsi/*_dicom", "pydicom", by_pydicom),
+    Reference("*.svs", "OpenSlide", by_openslide),
+    Reference("*.ndpi", "OpenSlide", by_openslide),
+    Reference("wsi/*.tif*", "tifffile", by_tifffile),
 )
 """The first row whose pattern fits is taken."""
 

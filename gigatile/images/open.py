@@ -34,8 +34,7 @@ _BY_OPENSLIDE = (".mrxs", ".vms", ".vmu", ".svslide")
 _NOT_YET_SUFFIXES = {".vsi": "Olympus VSI"}
 """The same, which no reader here takes."""
 _CONVERT = (
-    "Convert it to a tiled, pyramidal TIFF "
-    "(`gdal_translate -of COG`, `vips tiffsave --tile --pyramid`, `bfconvert`)."
+    "Convert it to a tiled, pyramidal TIFF (`gdal_translate -of COG`, `vips tiffsave --tile --pyramid`, `bfconvert`)."
 )
 
 

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import rasterio
 
+from tests.data import ROOT as ROOT_OF_DATA
+from tests.data import data
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -79,6 +82,26 @@ def test_every_image_has_a_row_between_the_markers_of_the_page(table, tmp_path, 
         "| satellite/broken.tif",
     ]
     assert any("refused: " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("wsi/CMU-1-Small-Region.svs", "OpenSlide"),
+        ("wsi/test3-DAPI-2-(387).ndpi", "OpenSlide"),
+        ("wsi/CMU-1-Small-Region_dicom", "pydicom"),
+        ("wsi/highdicom/sm_image_jpegls.dcm", "pydicom"),
+        ("wsi/highdicom/sm_image_grayscale.dcm", "pydicom"),
+        ("wsi/instanseg_HE_example.tif", "tifffile"),
+        ("wsi/openslide-python/boxes.tiff", "tifffile"),
+    ],
+)
+def test_the_real_slides_agree_with_their_reference(table, monkeypatch, name, reference):
+    path = data(name)
+    monkeypatch.setattr(table, "DATA", ROOT_OF_DATA)
+    cells, is_fine = table.row(path)
+    assert is_fine, cells[-1]
+    assert cells[-1] == f"as {reference}"
 
 
 def test_the_page_in_the_docs_has_the_table():
