@@ -204,3 +204,60 @@ def test_several_outputs_give_the_first(tmp_path):
     torch.jit.script(Two()).save(str(tmp_path / "two.pt"))
     ones = np.ones((1, 1, 8, 8), np.float32)
     assert np.array_equal(load_model(tmp_path / "two.pt").predict(ones), ones + 1)
+
+
+class Patches(torch.nn.Module):
+    """A classifier: the mean of each channel, as two logits."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.mean(dim=(2, 3))
+        return torch.stack([mean[:, 0], -mean[:, 0]], dim=1)
+
+
+def test_a_wsinfer_folder_as_its_zoo_has_it_runs_on_worker_processes(tmp_path):
+    torch.jit.script(Patches()).save(str(tmp_path / "torchscript_model.pt"))
+    config = {
+        "spec_version": "1.0",
+        "architecture": "resnet34",
+        "num_classes": 2,
+        "class_names": ["notumor", "tumor"],
+        "patch_size_pixels": 32,
+        "spacing_um_px": 0.5,
+        "transform": [{"name": "ToTensor"}],
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 96, 128)).astype(np.uint8)
+    image = gt.open(pixels, axes="cyx").with_pixel_size(0.5)
+    plan = gt.plan(image, tmp_path / "config.json")
+    assert plan.model.model.files == (tmp_path / "torchscript_model.pt",)
+    gt.run(plan, tmp_path / "out", executor="processes", workers=1)
+    got = gt.open(tmp_path / "out" / "prediction.zarr").read(gt.Region(0, 0, 3, 4))
+    mean = pixels[0].reshape(3, 32, 4, 32).mean(axis=(1, 3)) / 255
+    assert np.abs(got[0] - 1 / (1 + np.exp(-2 * mean))).max() < 1e-5
+
+
+def test_torchscript_weights_of_a_bioimage_description_run_and_are_self_tested(tmp_path):
+    saved("script", tmp_path)
+    given = np.random.default_rng(0).random((1, 2, 24, 32)).astype(np.float32)
+    np.save(tmp_path / "in.npy", given)
+    with torch.inference_mode():
+        np.save(tmp_path / "out.npy", Convolutions().eval()(torch.from_numpy(given) * 2 - 1).numpy())
+    (tmp_path / "rdf.yaml").write_text(
+        """
+format_version: 0.4.10
+type: model
+name: two
+inputs: [{name: raw, axes: bcyx, shape: [1, 2, 24, 32],
+          preprocessing: [{name: scale_linear, kwargs: {gain: 2, offset: -1, axes: yx}}]}]
+outputs: [{name: out, axes: bcyx, shape: [1, 2, 24, 32]}]
+weights: {torchscript: {source: model.pt}}
+test_inputs: [in.npy]
+test_outputs: [out.npy]
+"""
+    )
+    model = load_model(tmp_path / "rdf.yaml")
+    assert model.model.name == "model.pt"
+    assert model.card.output == "raw"
+    np.save(tmp_path / "out.npy", np.load(tmp_path / "out.npy") + 0.1)
+    with pytest.raises(ModelError, match="the test of its card"):
+        load_model(tmp_path / "rdf.yaml")
