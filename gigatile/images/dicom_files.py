@@ -44,8 +44,12 @@ def is_dicom(head: bytes) -> bool:
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether a folder is one of DICOM files, by their suffix."""
-    return any(entry.suffix.lower() == ".dcm" for entry in folder.iterdir())
+    """Whether a folder is one of DICOM files: by their suffix, or by the first bytes of the first file."""
+    files = sorted(entry for entry in folder.iterdir() if entry.is_file())
+    if any(entry.suffix.lower() == ".dcm" for entry in files):
+        return True
+    first = next((entry for entry in files if entry.stat().st_size > 132), None)
+    return first is not None and is_dicom(LocalFile(first).read(0, 132))
 
 
 def slide_of(place: str) -> list[Part]:

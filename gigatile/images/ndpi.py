@@ -71,7 +71,8 @@ class NdpiSource:
         elif first := _first_made(info, slide.info):
             levels = (*info.levels, *slide.info.levels[first:])
             note = f"levels from {first} on are made by OpenSlide from the last one that is stored"
-            self._info = replace(info, levels=levels, notes=(*info.notes, note))
+            held = slide.info.reader_bytes
+            self._info = replace(info, levels=levels, reader_bytes=held, notes=(*info.notes, note))
         else:
             self._info = info
 

@@ -222,6 +222,7 @@ def _describe(path: str, slide: Any) -> tuple[ImageInfo, tuple[int, int]]:
         pixel_size_from=choice.origin,
         alpha=None if is_opaque else 3,
         bounds_offset=(bounds.y, bounds.x) if declared else None,
+        reader_bytes=CACHE_BYTES,
         notes=(*choice.notes, *notes),
     )
     return info, (bounds.y, bounds.x)

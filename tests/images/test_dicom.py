@@ -46,6 +46,17 @@ def test_a_folder_is_one_slide_with_its_levels(tmp_path):
         np.testing.assert_array_equal(np.moveaxis(whole(image.source, index), 0, -1), pixels)
 
 
+def test_files_without_a_suffix_are_known_by_their_first_bytes(tmp_path):
+    pixels = colours(40, 60)
+    path = write_slide(tmp_path / "s", pixels)
+    path.rename(path.with_name("I0001"))
+    np.testing.assert_array_equal(np.moveaxis(whole(gt.open(tmp_path / "s").source), 0, -1), pixels)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "I0001").write_bytes(b"no image" * 50)
+    with pytest.raises(ImageError, match=r"without zarr\.json"):
+        gt.open(tmp_path / "other")
+
+
 def test_any_file_stands_for_its_series_and_for_no_other(tmp_path):
     first, small, other = colours(40, 60), colours(20, 30), colours(50, 50)
     slides = ((first, "1.1", 1), (small, "1.1", 2), (other, "1.2", 1))

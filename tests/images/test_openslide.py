@@ -14,7 +14,7 @@ from gigatile.cli.main import main
 from gigatile.errors import DecodeError, ImageError
 from gigatile.images.image import Image
 from gigatile.images.ndpi import NdpiSource
-from gigatile.images.openslide import WHOLE_PX, OpenSlideSource
+from gigatile.images.openslide import CACHE_BYTES, WHOLE_PX, OpenSlideSource
 from gigatile.images.tiff import TiffSource
 from gigatile.tiling.border import Border
 from gigatile.units import PixelSize
@@ -104,6 +104,11 @@ def test_threads_and_pickled_copies_read_the_same(scn):
     with ThreadPoolExecutor(6) as pool:
         seen = list(pool.map(lambda i: whole((source, copy)[i % 2]), range(12)))
     assert all(np.array_equal(pixels, expected) for pixels in seen)
+
+
+def test_the_plan_counts_the_cache_of_openslide(scn):
+    plan = gt.plan(gt.open(scn[0]), gt.load_model(lambda batch: batch[:, :1]), gt.Tiling(tile=256, overlap=0))
+    assert plan.memory.parts["the reader's own cache"] == CACHE_BYTES
 
 
 def test_each_thread_has_its_own_handle(scn):
