@@ -22,7 +22,7 @@ from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Blocks, Grid
 
 Mask = np.ndarray[Any, Any]
-MOST_LOOKED_AT = 1 << 30
+MOST_LOOKED_AT = 1 << 29
 """Pixels of blocks whose tiles a plan looks at one by one."""
 
 
@@ -183,7 +183,9 @@ def kept_share(kept: Kept | None, grid: Grid, blocks: Blocks, passes: Sequence[S
             inferred += sum(needed.tile(row, col) for row in rows for col in cols)
     pixels = sum(blocks.region(int(row), int(col)).pixels for row, col in places)
     share = pixels / (blocks.shape[0] * blocks.shape[1])
-    return KeptShare(touched, share, min(round(len(tiles) * factor), grid.tiles), round(inferred * factor))
+    # Neighbours that are not looked at would have met the tiles of the ring as well.
+    once = 1.0 if step == 1 else grid.tiles / blocks.inferred(grid)
+    return KeptShare(touched, share, round(len(tiles) * factor * once), round(inferred * factor))
 
 
 def _any(mask: Mask, region: Region, part: Region) -> bool:

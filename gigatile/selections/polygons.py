@@ -56,10 +56,21 @@ class Outline:
         row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
         cross = x0[edge] + (row + 0.5 - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
         col = np.clip(np.ceil(cross - 0.5), part.x0, part.x1).astype(np.int64) - part.x0
-        changes = np.bincount((row - part.y0) * (width + 1) + col, minlength=height * (width + 1))
+        row -= part.y0
+        window = kept[part.shifted(-region.y0, -region.x0).slices()]
+        # Most rows of most windows are crossed beside it only: they are inside or outside as a whole.
+        crossed = np.zeros(height, bool)
+        crossed[row[(col > 0) & (col < width)]] = True
+        window[(np.bincount(row[col == 0], minlength=height) & 1).astype(bool) & ~crossed] = True
+        if not crossed.any():
+            return
+        place = np.cumsum(crossed) - 1
+        here = crossed[row]
+        shape = int(place[-1]) + 1, width + 1
+        changes = np.bincount(place[row[here]] * shape[1] + col[here], minlength=shape[0] * shape[1])
         # Only whether a count is odd matters, so that it may overflow.
-        inside = np.cumsum(changes.reshape(height, width + 1)[:, :width], axis=1, dtype=np.uint8) & 1
-        kept[part.shifted(-region.y0, -region.x0).slices()] |= inside.astype(bool)
+        inside = np.cumsum(changes.reshape(shape)[:, :width], axis=1, dtype=np.uint8) & 1
+        window[crossed] |= inside.astype(bool)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
