@@ -94,8 +94,11 @@ def choose_carded(tiling: Tiling, loaded: LoadedModel, channels: int) -> tuple[T
     UsageError
         What the user gave contradicts the tile.
     """
-    chosen, choice = choose_overlap(tiling, loaded, channels)
     card = loaded.card
+    if card is not None and card.one_pixel_a_tile and tiling.overlap == "auto":
+        alone = replace(tiling, overlap=0, margin=0, blend=tiling.blend or "trim")
+        return alone, OverlapChoice("none: the model tells one class of each tile by itself", True)
+    chosen, choice = choose_overlap(tiling, loaded, channels)
     if card is None or tiling.overlap != "auto":
         return chosen, choice
     overlap, margin = int(chosen.overlap), int(chosen.margin)
@@ -111,7 +114,7 @@ def choose_carded(tiling: Tiling, loaded: LoadedModel, channels: int) -> tuple[T
     if tiling.margin != "auto" or chosen.blend == "trim":
         raised = replace(raised, margin=tiling.margin)
     again, choice = choose_overlap(raised, loaded, channels)
-    return again, replace(choice, text=f"at least that of the model's card; {choice.text}")
+    return again, replace(choice, text=f"that of the model's card, {choice.text.removeprefix('as given ')}")
 
 
 def _unit(loaded: LoadedModel, channels: int) -> int:

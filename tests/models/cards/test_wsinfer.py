@@ -75,7 +75,9 @@ def test_a_configuration_becomes_the_options_that_say_the_same(tmp_path):
 def test_each_patch_is_one_pixel_with_its_probabilities(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32 * 5, 32 * 7)).astype(np.uint8)
     pixels[0, :64] //= 4
-    gt.run(gt.plan(slide(pixels, 0.39), load_model(config(tmp_path))), tmp_path / "out")
+    plan = gt.plan(slide(pixels, 0.39), load_model(config(tmp_path)))
+    assert (plan.tiling.overlap, plan.choice.exact) == (0, True)
+    gt.run(plan, tmp_path / "out")
     result = gt.open(tmp_path / "out" / "prediction.zarr")
     assert result.shape == (2, 5, 7)
     means = pixels[0].reshape(5, 32, 7, 32).mean(axis=(1, 3)) / 255
