@@ -106,8 +106,13 @@ def run_cohort(
             if entry.problem:
                 on_event(ImageEnded(entry.name, "failed", entry.problem))
         undone = (entry for entry in entries if not entry.problem)
+        how = callbacks(on_event, stop)
         with summary, CohortWork(undone, prepare, teller, limits) as work:
-            carrier.carry(work, lanes, callbacks(on_event, stop))
+            on_devices = False
+            if carrier.kind == "processes" and (first := work.first(how.stop)) is not None:
+                # As many as the budget holds, and no more: each keeps its share of it.
+                lanes, on_devices = first.plan.memory.lanes, first.plan.model.model.device == "cuda"
+            carrier.carry(work, lanes, how, on_devices=on_devices)
         complete = sum(summary[entry.name].state == "complete" for entry in entries)
         on_event(CohortEnded(complete, len(entries) - complete))
     return CohortResult(store.name, complete, len(entries) - complete)
@@ -119,8 +124,8 @@ def _lanes(carrier: Carrier) -> int:
 
 def _limits(carrier: Carrier) -> Limits:
     if carrier.kind == "cluster":
-        return Limits(active=MOST_ACTIVE, ahead=4, planners=2, in_one_process=False)
-    return Limits(active=OVERLAPPING, ahead=2, in_one_process=carrier.kind == "threads")
+        return Limits(active=MOST_ACTIVE, ahead=4, planners=2, memory_of="worker")
+    return Limits(active=OVERLAPPING, ahead=2, memory_of="process" if carrier.kind == "threads" else "processes")
 
 
 @dataclass(frozen=True)

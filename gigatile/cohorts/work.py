@@ -9,11 +9,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from threading import Event
+from typing import Any, Literal, Protocol
 
 from gigatile.cohorts.inputs import InputEntry
 from gigatile.errors import Cancelled, GigatileError, StorageError
@@ -50,8 +52,9 @@ class Limits:
     """Prepared and waiting, or being prepared."""
     planners: int = 1
     """Threads that prepare."""
-    in_one_process: bool = True
-    """Whether lanes share a process, and so its memory, which each image was given a share of."""
+    memory_of: Literal["process", "processes", "worker"] = "process"
+    """What a budget is that of: this process, of which each image was given a share; all worker processes together; or
+    each worker, whatever their number."""
 
 
 @dataclass(slots=True)
@@ -60,7 +63,13 @@ class _Active:
     run: RunWork
     stack: ExitStack
     since: float
-    workers: set[str] = field(default_factory=set)
+    workers: Counter[str] = field(default_factory=Counter)
+    """Tasks of it that each worker has in hand. Who is gone has none, and is in nobody's way."""
+
+    def came_back(self, worker: str) -> None:
+        """A worker has one task less, however that came."""
+        self.workers[worker] -= 1
+        self.workers += Counter()  # leaves out those without any
 
 
 class CohortWork:
@@ -93,10 +102,18 @@ class CohortWork:
         for active in self._active.values():
             active.stack.close()
 
+    def first(self, stop: Event) -> RunWork | None:
+        """The first image in which something is to be done, once it is prepared; None: no image is left, or `stop` was
+        set."""
+        while not self._active and not self.finished and not stop.is_set():
+            wait([future for _, future in self._prepared], timeout=0.1, return_when=FIRST_COMPLETED)
+        return next((active.run for active in self._active.values()), None)
+
     @property
     def finished(self) -> bool:
         """See `Work.finished`."""
-        self._admit()
+        while not self._active and self._admit():
+            pass
         return self._exhausted and not self._prepared and not self._active
 
     def job(self, token: str) -> Job[Any]:
@@ -105,17 +122,19 @@ class CohortWork:
 
     def take(self, worker: str, *, idle: bool, without: Collection[str] = ()) -> Task[Any] | None:
         """See `Work.take`: images are finished in the order in which they came, as far as that keeps all busy."""
-        self._admit()
-        for active in list(self._active.values()):
-            if not self._has_room(active, worker):
-                continue
-            task = active.run.take(worker, idle=idle, without=without)
-            if task is not None:
-                active.workers.add(worker)
-                return task
-            if active.run.drains(worker):
+        while True:
+            for active in list(self._active.values()):
+                if not self._has_room(active, worker):
+                    continue
+                task = active.run.take(worker, idle=idle, without=without)
+                if task is not None:
+                    active.workers[worker] += 1
+                    return task
+                if active.run.drains(worker):
+                    return None
+            # Not before: each image holds a lock, an open file and a few arrays.
+            if not self._admit():
                 return None
-        return None
 
     def refused(self, job: str, error: GigatileError) -> None:
         """See `Work.refused`: the other images go on, unless it is the storage that they share."""
@@ -131,6 +150,7 @@ class CohortWork:
         """See `Work.done`."""
         active = self._active.get(task.job)
         if active is not None:
+            active.came_back(worker)
             active.run.done(task, worker, outcome)
             self._end_if_finished(active)
 
@@ -138,6 +158,7 @@ class CohortWork:
         """See `Work.lost`."""
         active = self._active.get(task.job)
         if active is not None:
+            active.came_back(worker)
             active.run.lost(task, worker)
             self._end_if_finished(active)
 
@@ -145,6 +166,7 @@ class CohortWork:
         """See `Work.given_back`."""
         active = self._active.get(task.job)
         if active is not None:
+            active.came_back(worker)
             active.run.given_back(task, worker)
 
     def matters(self, task: Task[Any]) -> bool:
@@ -166,15 +188,16 @@ class CohortWork:
             run = stack.enter_context(self._begin(entry))
             return run, stack.pop_all()
 
-    def _admit(self) -> None:
-        """Let in what is prepared, as long as there is room."""
+    def _admit(self) -> bool:
+        """Let in the next image that is prepared, if there is room; whether there was one."""
         self._fill()
-        for item in [item for item in self._prepared if item[1].done()]:
-            if not self._fits(item[1]):
-                continue
-            self._prepared.remove(item)
-            self._let_in(*item)
-            self._fill()
+        for item in self._prepared:
+            if item[1].done() and self._fits(item[1]):
+                self._prepared.remove(item)
+                self._fill()
+                self._let_in(*item)
+                return True
+        return False
 
     def _fits(self, future: Future[tuple[RunWork, ExitStack]]) -> bool:
         if future.exception() is not None or not self._active:
@@ -183,7 +206,7 @@ class CohortWork:
             return False
         runs = [active.run for active in self._active.values()]
         alone = any(run.plan.memory.shares == 1 for run in (*runs, future.result()[0]))
-        return not (self._limits.in_one_process and alone)
+        return not (self._limits.memory_of == "process" and alone)
 
     def _let_in(self, entry: InputEntry, future: Future[tuple[RunWork, ExitStack]]) -> None:
         try:
@@ -206,8 +229,14 @@ class CohortWork:
 
     def _has_room(self, active: _Active, worker: str) -> bool:
         """Whether one more block of the image keeps to what was planned: lanes of a process, or processes."""
-        lanes = active.run.plan.memory.lanes
-        if not self._limits.in_one_process:
-            return not active.run.plan.memory.processes or worker in active.workers or len(active.workers) < lanes
-        others = sum(other.run.in_flight / other.run.plan.memory.lanes for other in self._active.values())
-        return others + 1 / lanes <= 1 + 1e-9
+        share = 1 / active.run.plan.memory.lanes
+        if self._limits.memory_of == "worker":
+            return True
+        if self._limits.memory_of == "process":
+            used = sum(other.run.in_flight / other.run.plan.memory.lanes for other in self._active.values())
+            return used + share <= 1 + 1e-9
+        shares = {worker: share}
+        for other in self._active.values():
+            for busy in other.workers:  # one task at a time: what it has in hand of several images does not add up
+                shares[busy] = max(shares.get(busy, 0), 1 / other.run.plan.memory.lanes)
+        return sum(shares.values()) <= 1 + 1e-9

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from gigatile.cohorts.inputs import resolve_inputs
 from gigatile.cohorts.run import run_cohort
 from gigatile.cohorts.summary import Summary
 from gigatile.engine.block import BlockKey
-from gigatile.errors import Cancelled, RunRefused
+from gigatile.errors import Cancelled, RunRefused, UsageError
 from gigatile.events import BlockFinished, CohortEnded, ImageEnded, ImageStarted
+from gigatile.executors import clusters
 from gigatile.ledger.writer import LedgerWriter
-from gigatile.plans.build import shared
+from gigatile.plans.build import fitted, shared
 from gigatile.storage.open import open_store
 from tests.small_runs import TILING, fingerprints, finished, lines, noise, write_conv, write_models, write_zarr
 
@@ -55,6 +57,18 @@ def run(folder, out, make_plan=None, images=None, **how):
     return result, told
 
 
+class Elsewhere:
+    """A model that says that it runs on a CUDA device."""
+
+    device = "cuda"
+
+    def __init__(self, model):
+        self._model = model
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+
 def states(out):
     return {row.name: row.state for row in Summary.open(open_store(out)).rows}
 
@@ -74,6 +88,39 @@ def test_processes_are_started_once_for_all_images(folder, tmp_path):
     run(folder, tmp_path / "out", executor="processes", workers=2)
     writers = {path.name.split("-")[-2] for path in (tmp_path / "out").glob("*/ledger/*")}
     assert len(writers) <= 3, "two workers and the client"
+
+
+def test_no_more_processes_are_started_than_the_budget_holds(folder, tmp_path, monkeypatch):
+    """Two cores, and memory for one worker process: as when each image is run alone."""
+    started = []
+    true = clusters.local_cluster
+    monkeypatch.setattr(clusters, "local_cluster", lambda n, *rest: started.append((n, *rest[:1])) or true(n, *rest))
+    enough = fitted(planner(folder)(folder / "slides" / "a.zarr"), "processes", 2).memory
+    assert enough.lanes == 2
+    for budget, processes in ((enough.budget_bytes, 2), (enough.projected_bytes - (64 << 20), 1)):
+        result, _ = run(folder, tmp_path / str(budget), planner(folder, memory=budget), executor="processes", workers=2)
+        assert result.failed == 0
+        assert started.pop() == (processes, ())
+
+
+def test_each_process_has_a_device_of_its_own_where_the_model_runs_on_devices(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b,GPU-c")
+    asked = []
+
+    def ask(lanes, devices, stop):
+        asked.append((lanes, tuple(devices)))
+        raise UsageError("a cluster", expected="nothing", found="a question")
+
+    monkeypatch.setattr(clusters, "local_cluster", ask)
+
+    def make_plan(entry):
+        plan = planner(folder)(entry)
+        on_device = replace(plan.model, model=Elsewhere(plan.model.model))
+        return replace(plan, model=on_device)
+
+    with pytest.raises(UsageError, match="a question"):
+        run(folder, tmp_path / "out", make_plan, executor="processes")
+    assert asked == [(3, ("GPU-a", "GPU-b", "GPU-c"))]
 
 
 def test_a_bad_image_does_not_end_the_others(folder, tmp_path):
@@ -198,6 +245,34 @@ class Broken:
         if self._asked > 3:
             raise ZeroDivisionError
         return False
+
+
+def test_processes_that_die_are_replaced_as_often_as_it_takes(folder, tmp_path):
+    """More deaths than the cohort has processes."""
+    (tmp_path / "deadly.py").write_text(
+        "import multiprocessing, os\n"
+        f"DEATHS = [{str(tmp_path / 'death')!r} + str(number) for number in range(2)]\n"
+        "def model(batch):\n"
+        "    for death in DEATHS if multiprocessing.parent_process() else ():\n"
+        "        if not os.path.exists(death):\n"
+        "            open(death, 'w').close()\n"
+        "            os._exit(9)\n"
+        "    return batch[:, :1]\n"
+    )
+    model = gt.load_model(f"{tmp_path / 'deadly.py'}:model")
+
+    def make_plan(entry):
+        return gt.plan(gt.open(entry.image), model, TILING, memory="3GiB")
+
+    stop = threading.Event()
+    hanging = threading.Timer(120, stop.set)
+    hanging.start()
+    try:
+        result, _ = run(folder, tmp_path / "out", make_plan, executor="processes", workers=1, stop=stop)
+    finally:
+        hanging.cancel()
+    assert (result.complete, result.failed) == (3, 0)
+    assert len(list(tmp_path.glob("death*"))) == 2
 
 
 def test_a_stopped_cohort_is_finished_by_the_same_call(folder, tmp_path):
