@@ -21,6 +21,9 @@ Token = tuple[str, str]
 _PROCESS = uuid.uuid4().hex
 """An address may be given to another process; this name is not."""
 _JOBS: dict[Token, Any] = {}
+"""The one that was used last at the end, as the client has it in mind; one that was only brought counts as used."""
+_BEGUN: set[Token] = set()
+"""Those that ran and did not rest since: one at most, for memory is planned for one job at a time."""
 JOBS_KEPT = 2
 """By a process at a time; one that did more of them brings them in again."""
 _ONE_AT_A_TIME = threading.Lock()
@@ -63,8 +66,7 @@ def prepare(token: Token, payload: bytes) -> Prepared:
         job = cloudpickle.loads(payload)
         notes = tuple(job.prepare())
         while len(_JOBS) >= JOBS_KEPT:
-            oldest = next(iter(_JOBS))
-            _JOBS.pop(oldest).rest()
+            _drop(next(iter(_JOBS)))
         _JOBS[token] = job
         return Prepared(_PROCESS, notes)
 
@@ -93,10 +95,11 @@ def run(token: Token, keys: bytes) -> Outcome:
         job = _JOBS.get(token)
         if job is None:
             raise NotPreparedError(_PROCESS)
-        # Memory is planned for one job at a time; the last one in the table is the one that ran last.
-        if next(reversed(_JOBS)) != token:
-            _JOBS[next(reversed(_JOBS))].rest()
-            _JOBS[token] = _JOBS.pop(token)
+        for other in _BEGUN - {token}:
+            _JOBS[other].rest()
+            _BEGUN.remove(other)
+        _BEGUN.add(token)
+        _JOBS[token] = _JOBS.pop(token)
         outcome: Outcome = job(cloudpickle.loads(zlib.decompress(keys)), True, threading.Event(), _ignore)
         return outcome
 
@@ -109,7 +112,12 @@ async def forget(run: str) -> None:
 def _forget(run: str) -> None:
     with _ONE_AT_A_TIME:
         for token in [token for token in _JOBS if token[0] == run]:
-            _JOBS.pop(token).rest()
+            _drop(token)
+
+
+def _drop(token: Token) -> None:
+    _BEGUN.discard(token)
+    _JOBS.pop(token).rest()
 
 
 def _ignore(steps: int, size: int) -> None:
