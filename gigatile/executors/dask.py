@@ -161,15 +161,17 @@ class _Dispatcher:
         self._greet(now)
 
     def _greet(self, now: float) -> None:
-        """Without workers: make an adaptive cluster grow, for tasks of ours are for workers that are there."""
-        if self._seats:
+        """Without workers, or with none but such as cannot do what is left: say so after a while. Without any: make an
+        adaptive cluster grow, for tasks of ours are for workers that are there."""
+        if any(seat.running or seat.waiting or not seat.refused for seat in self._seats.values()):
             self._greeting = self._lonely_since = None
             return
         if self._greeting is None:
             self._greeting = self._client.submit(worker.greet, pure=False)
             self._lonely_since = now
         elif self._lonely_since is not None and now - self._lonely_since > LONELY_SECONDS:
-            self._callbacks.warn("the cluster has no worker at present: the run waits for one")
+            whose = "that can do the work " if self._seats else ""
+            self._callbacks.warn(f"the cluster has no worker {whose}at present: the run waits for one")
             self._lonely_since = None
 
     def _fill(self, address: str, seat: _Seat) -> None:
@@ -271,6 +273,9 @@ class _Dispatcher:
             self._work.lost(task, address)
         elif _is_loss(answer.error):
             self._work.lost(task, address)
+        elif not self._work.matters(task):
+            # Another was first, and its image may be over: what was being written then has been cleared away.
+            self._work.given_back(task, address)
         else:
             raise answer.error
 
@@ -331,6 +336,8 @@ class _Dispatcher:
         reasons = [seat.refused.get(job) for seat in self._seats.values()]
         if reasons and all(reasons):
             self._work.refused(job, reasons[0] or _scheduler_gone("no worker"))
+            for seat in self._seats.values():
+                del seat.refused[job]  # nobody is asked to do it any more
 
     def _gone(self, address: str) -> None:
         """A worker died or was taken away."""

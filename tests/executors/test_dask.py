@@ -215,7 +215,7 @@ def test_a_killed_scheduler_ends_the_run_within_seconds_and_says_what_to_do(tmp_
     assert "repeat the command" in str(raised[0])
 
 
-def only_with(variable):
+def only_with(variable, seconds=0):
     """A job that can be done only where the environment says so."""
 
     class Picky(Each):
@@ -224,7 +224,11 @@ def only_with(variable):
                 raise StorageError("/data", expected="the run directory", found="no such directory")
             return (f"has {variable}",)
 
-    return Picky(lambda key: os.getpid())
+    def job(key):
+        time.sleep(seconds)
+        return os.getpid()
+
+    return Picky(job)
 
 
 def test_a_worker_that_cannot_do_the_job_is_told_of_once_and_left_out(tmp_path):
@@ -242,6 +246,23 @@ def test_a_worker_that_cannot_do_the_job_is_told_of_once_and_left_out(tmp_path):
     assert len(refusals) == 1
     assert "expected the run directory" in refusals[0]
     assert [text for text in warned if "has SEES_THE_DISK" in text]
+
+
+def test_a_run_whose_only_able_worker_died_says_that_it_waits_for_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(dask_module, "LONELY_SECONDS", 1.0)
+    warned = []
+    with separate_cluster(tmp_path, workers=1, threads=1) as cluster:
+        able = cluster.add_worker(env={"SEES_THE_DISK": "1"})
+        cluster.wait_for_workers(2)
+        with existing_cluster(cluster.address) as client:
+            work = OneQueue(range(200), only_with("SEES_THE_DISK", 0.05), ONE_BY_ONE)
+            with running(client, work, warned) as raised:
+                wait_until(lambda: work.results and any("is not used" in text for text in warned))
+                kill(able)
+                wait_until(lambda: any("no worker that can do the work at present" in text for text in warned))
+                cluster.add_worker(env={"SEES_THE_DISK": "1"})
+    assert not raised
+    assert len(work.results) == 200
 
 
 def test_where_no_worker_can_do_the_job_the_run_ends_with_their_reason(local):
@@ -295,6 +316,32 @@ def test_a_straggler_is_done_by_another_worker_and_not_waited_for(local, tmp_pat
     assert work.taken[4] == 2
     # The next run waits for the worker that is still at it, or does without it.
     assert sorted(carry(DaskExecutor(local), range(5), nap(0)).results) == list(range(5))
+
+
+def test_what_fails_in_a_task_that_matters_no_more_does_not_end_the_run(local, tmp_path):
+    """Another worker was first, the image is complete, and what the straggler was writing was cleared away."""
+    begun = tmp_path / "begun"
+
+    class Cohort(OneQueue):
+        def matters(self, task):
+            return 0 not in task.keys or not begun.exists()
+
+        def given_back(self, task, worker):
+            self.refusals += 1
+            self.queue.done(task, worker, ())
+
+    def job(key):
+        if key == 0:
+            begun.touch()
+            time.sleep(1)
+            raise StorageError("a shard", expected="a temporary file", found="none")
+        time.sleep(0.1)
+        return key
+
+    work = Cohort(range(40), Each(job), ONE_BY_ONE)
+    DaskExecutor(local).run(work, Callbacks())
+    assert work.refusals >= 1
+    assert set(range(40)) - set(work.results) == {0}
 
 
 def test_a_large_job_survives_the_worker_that_spread_it(cluster):
