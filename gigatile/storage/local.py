@@ -165,8 +165,11 @@ class LocalStore:
                 ) from None
             except OSError as error:
                 raise storage_error(path, error) from error
-            os.truncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+            try:
+                os.truncate(descriptor, 0)
+                os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+            except OSError as error:
+                raise storage_error(path, error) from error
             yield
         finally:
             os.close(descriptor)

@@ -113,6 +113,12 @@ def test_only_temporary_files_are_left_over(tmp_path):
     assert set(tree(tmp_path)) == {"a", "a.tmp", ".hidden", "c/0"}
 
 
+def test_a_lock_on_a_full_disk_is_an_error_that_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(local.os, "write", full)
+    with pytest.raises(StorageError, match="Free some space"), LocalStore(tmp_path).lock("run.lock"):
+        pass
+
+
 def test_a_directory_that_cannot_be_written_is_an_error_that_names_it(tmp_path):
     (tmp_path / "file").write_bytes(b"1")
     store = LocalStore(tmp_path / "file")
