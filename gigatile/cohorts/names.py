@@ -30,12 +30,12 @@ READABLE = (
     ".ome.tif", ".ome.tiff", ".ome.btf", ".ome.tf2", ".ome.tf8",
     ".tif", ".tiff", ".btf", ".tf2", ".tf8", ".gtiff", ".svs", ".ndpi", ".scn", ".bif", ".qptiff",
     ".mrxs", ".svslide",
-    ".png", ".jpg", ".jpeg",
+    ".png", ".jpg", ".jpeg", ".jp2", ".j2k",
 )  # fmt: skip
 """Suffixes of files that a folder is searched for; a file that is named is opened whatever its suffix."""
 ZARR = (".ome.zarr", ".zarr")
 _OTHERS = (
-    ".czi", ".vms", ".vmu", ".vsi", ".ets", ".jp2", ".j2k", ".vrt", ".dcm", ".nd2", ".lif", ".isyntax",
+    ".czi", ".vms", ".vmu", ".vsi", ".ets", ".vrt", ".dcm", ".nd2", ".lif", ".isyntax",
     ".img", ".nc", ".h5", ".hdf5",
 )  # fmt: skip
 _SUFFIXES = tuple(sorted((*READABLE, *ZARR, *_OTHERS), key=len, reverse=True))

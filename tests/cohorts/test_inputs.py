@@ -322,6 +322,11 @@ def test_nothing_there_is_one_clear_error(here, word, told):
     assert told in refused(ImageError, ["s/a.tif", word])
 
 
+def test_a_folder_of_jpeg_2000_is_a_folder_of_images(here):
+    touch(here, "scene/B02.jp2", "scene/B03.jp2", "scene/MTD.xml", "scene/all.vrt")
+    assert list(names(resolve_inputs(["scene"])).values()) == ["B02", "B03"]
+
+
 def test_stacked_files_are_one_image(here):
     touch(here, "s/a.tif", "s/b.tif", "a+b.tif", "c.tif")
     inputs = resolve_inputs(["s/a.tif+s/b.tif+c.tif"])
