@@ -18,6 +18,11 @@ from gigatile.exports.result import Colour, Result
 from gigatile.exports.target import new_folder
 from gigatile.exports.tiles import TileGrid, encoded_tiles
 from gigatile.exports.values import Values, exported_values
+from gigatile.outputs.coordinates import (
+    coordinate_chunks,
+    coordinate_documents,
+    crs_attribute,
+)
 from gigatile.outputs.layout import BLOSC_CODEC, BLOSC_LEVEL
 from gigatile.outputs.shard import encode_chunk
 
@@ -71,7 +76,10 @@ def export_ome_zarr_v04(result: Result, path: Path, dtype: str | None = None) ->
             array.mkdir()
             _write_json(array / ".zarray", _array(result, level, values))
             names = ["y", "x"] if layout.channels is None else ["c", "y", "x"]
-            _write_json(array / ".zattrs", {"_ARRAY_DIMENSIONS": names})
+            mapped = (
+                {"coordinates": GRID_MAPPING, "grid_mapping": GRID_MAPPING} if result.transform and not level else {}
+            )
+            _write_json(array / ".zattrs", {"_ARRAY_DIMENSIONS": names, **mapped, **crs_attribute(result.crs)})
             grid = TileGrid(layout.shape, layout.chunk)
             for tile in encoded_tiles(result, level, grid, _ChunkCodec(values)):
                 if tile.content is None:
@@ -79,6 +87,7 @@ def export_ome_zarr_v04(result: Result, path: Path, dtype: str | None = None) ->
                 row, col = divmod(tile.tile, grid.count[1])
                 place = (row, col) if layout.channels is None else (tile.channel, row, col)
                 _write(array.joinpath(*map(str, place)), tile.content)
+        _write_coordinates(result, folder)
         _write_json(folder / ".zattrs", _attributes(result, values))
         _write_json(folder / MARKER, {"zarr_format": 2})
 
@@ -103,6 +112,30 @@ def _array(result: Result, level: int, values: Values) -> dict[str, Any]:
         "order": "C",
         "dimension_separator": "/",
     }
+
+
+def _write_coordinates(result: Result, folder: Path) -> None:
+    """The axes and the CRS of a scene as Zarr v2 has them: GDAL before 3.13 finds its place by them."""
+    if result.transform is None:
+        return
+    shape, unit = result.layouts[0].shape, "" if result.pixel_size is None else result.pixel_size.unit
+    for key, document in coordinate_documents(shape, result.transform, result.crs, unit):
+        array = folder / key.partition("/")[0]
+        stored = {
+            "zarr_format": 2,
+            "shape": document["shape"],
+            "chunks": document["chunk_grid"]["configuration"]["chunk_shape"],
+            "dtype": np.dtype(document["data_type"]).newbyteorder("<").str,
+            "compressor": None,
+            "fill_value": document["fill_value"],
+            "filters": None,
+            "order": "C",
+            "dimension_separator": "/",
+        }
+        _write_json(array / ".zarray", stored)
+        _write_json(array / ".zattrs", {"_ARRAY_DIMENSIONS": document["dimension_names"], **document["attributes"]})
+    for key, content in coordinate_chunks(shape, result.transform):
+        _write(folder / key.replace("/c/", "/"), content)
 
 
 def _attributes(result: Result, values: Values) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
+import rioxarray  # noqa: F401 - gives xarray its .rio
+import xarray
 import zarr
 from ome_zarr_models.v04 import Image
 from ome_zarr_models.v04.image_label_types import Label
@@ -14,7 +17,7 @@ from gigatile.errors import RunRefused
 from gigatile.exports import ome_zarr_v04 as module
 from gigatile.exports.ome_zarr_v04 import export_ome_zarr_v04
 from gigatile.exports.result import Result
-from tests.exports.samples import NAMES, RGB, levels
+from tests.exports.samples import NAMES, RGB, UTM, levels
 
 KINDS = ("scene", "probabilities", "slide", "raw")
 
@@ -136,6 +139,30 @@ def test_what_a_killed_export_left_is_not_taken_for_part_of_the_next(scene, tmp_
     assert not (exported(scene, tmp_path / "a.zarr") / "7").exists()
 
 
-def test_xarray_would_find_its_dimensions(probabilities, tmp_path):
-    path = exported(probabilities, tmp_path / "a.zarr")
+def test_slides_and_arrays_have_dimensions_and_no_geography(raw, tmp_path):
+    path = exported(raw, tmp_path / "a.zarr")
     assert json.loads((path / "0" / ".zattrs").read_text()) == {"_ARRAY_DIMENSIONS": ["c", "y", "x"]}
+    assert {entry.name for entry in path.iterdir()} == {".zattrs", ".zgroup", "0", "1"}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")  # of the coarser level
+def test_an_older_gdal_finds_crs_and_transform(scene, tmp_path):
+    path = exported(scene, tmp_path / "a.zarr")
+    with rasterio.open(f'ZARR:"{path}":/0') as file:
+        assert file.crs.to_epsg() == 32633
+        assert file.transform.almost_equals(rasterio.Affine(*UTM), 1e-6)
+        assert file.nodata == 255
+        np.testing.assert_array_equal(file.read(1), levels(scene)[0])
+    with rasterio.open(f'ZARR:"{path}":/1') as file:
+        np.testing.assert_array_equal(file.read(1), levels(scene)[1])
+
+
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+def test_rioxarray_finds_crs_and_bounds(scene, tmp_path):
+    path = exported(scene, tmp_path / "a.zarr")
+    level = xarray.open_zarr(path, consolidated=False, drop_variables=["1", "2"])["0"]
+    assert level.rio.crs.to_epsg() == 32633
+    height, width = level.shape
+    assert level.rio.bounds() == pytest.approx(
+        (UTM[2], UTM[5] + UTM[4] * height, UTM[2] + UTM[0] * width, UTM[5]), rel=1e-12
+    )
