@@ -23,6 +23,8 @@ from gigatile.errors import BlockError
 from gigatile.executors.executor import Failure, Task
 
 K = TypeVar("K", bound=Hashable)
+UNBEGUN = 3
+"""Times as many deaths as for poison, of which no beginning is known, until a key is blamed for them."""
 _NUMBERS = itertools.count(1)
 """Of tasks, so that a late answer is never taken for that of another queue's task."""
 
@@ -204,7 +206,7 @@ class Queue(Generic[K]):
         Parameters
         ----------
         begun : iterable of keys
-            Those of the task that it had begun, finished ones included.
+            Those of the task that it had begun this time, finished ones included.
         finished : iterable of keys
             Those that it, or anybody, had finished.
         """
@@ -224,11 +226,15 @@ class Queue(Generic[K]):
         for key in task.keys:
             if key in done:
                 continue
-            if key in suspects or task.alone:
+            if key in suspects:
                 given_up += self._blamed(key, alone=task.alone or len(suspects) == 1)
             else:
-                self._innocent(key)
+                given_up += self._unbegun(key)
         return given_up
+
+    def deaths_of(self, key: K) -> Deaths:
+        """What is known of a key so far."""
+        return self._deaths.get(key, Deaths())
 
     def given_back(self, task: Task[K], worker: str) -> None:
         """A worker refused the task: nobody's fault."""
@@ -348,13 +354,20 @@ class Queue(Generic[K]):
         self._suspects.append(key)
         return []
 
-    def _innocent(self, key: K) -> None:
-        """A key that was not begun, as far as is known; to be sure, it is done alone if that happens often."""
+    def _unbegun(self, key: K) -> list[Failure]:
+        """A key that was not begun, as far as is known: nobody's fault.
+
+        Word of a beginning may be lost with its machine: so a key to which that happens often is done alone, and if
+        it goes on it counts as poison all the same.
+        """
         count = self._losses[key] = self._losses.get(key, 0) + 1
-        if count < self._policy.deaths:
+        if key not in self._deaths and count < self._policy.deaths:
             self._again.append(_Retry(key, self._clock()))
-        else:
-            self._suspects.append(key)
+            return []
+        if count >= UNBEGUN * self._policy.deaths:
+            return self._blamed(key, alone=True)
+        self._suspects.append(key)
+        return []
 
     def _duplicate(self, worker: str) -> Task[K] | None:
         """What takes far longer than the rest, for a second worker: the first to finish counts."""

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +31,14 @@ from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
 from gigatile.plans.plan import Plan
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
+from gigatile.runs.keys import Keys
 from gigatile.runs.shards import missing_shards
 from gigatile.runs.status import seam_map, totals
 from gigatile.runs.versions import versions
+from gigatile.storage.store import Store
 
 COMPACT_EVERY = 1_000
 """Tasks after which the ledger of a bucket is put together again."""
-_SPAN = 4096
-"""Blocks that are searched at once for those to be done."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class How:
 
     ships: bool = False
     """Whether its workers may lack the model's files."""
+    models: Store | None = None
+    """Where they find them; None: in the run directory."""
     retry_failed: bool = False
     """Whether failed blocks are done again."""
     policy: Policy = field(default_factory=Policy)
@@ -175,14 +177,16 @@ class RunWork:
 
     def lost(self, task: Task[BlockKey], worker: str) -> None:
         """See `Work.lost`: the ledger knows what the worker had begun, and what it had finished."""
-        if self._queue is None:
+        queue = self._queue
+        if queue is None:
             return
         state = self._reader.refresh()
         suspects = state.suspects()
-        begun = [key for key in task.keys if key in suspects]
+        # More attempts that came to nothing than were known: then this was one.
+        begun = [key for key in task.keys if key in suspects and suspects[key].deaths > queue.deaths_of(key).total]
         finished = [key for key in task.keys if state.status(key.level)[key.row, key.col] != PENDING]
-        counts = self._queue.matters(task)
-        given_up = self._queue.lost(task, worker, begun, finished)
+        counts = queue.matters(task)
+        given_up = queue.lost(task, worker, begun, finished)
         for key in finished if counts else ():
             layout = self.plan.layouts[key.level]
             self._tell(BlockRecord(key, "done", layout.region(key.row, key.col).pixels))
@@ -326,8 +330,8 @@ class RunWork:
         self._write_run_json(state, complete=False)
 
     def _shipped(self) -> Shipment | None:
-        model = self.plan.model.model
-        return ship(model.files, model.digest, self.directory.store.below("models")) if model.files else None
+        model, place = self.plan.model.model, self._how.models or self.directory.models
+        return ship(model.files, model.digest, place) if model.files else None
 
     def _write_run_json(self, state: LedgerState, *, complete: bool) -> None:
         plan, model = self.plan, self.plan.model.model
@@ -358,48 +362,3 @@ class RunWork:
                 **totals(state, plan.tiling.tile_yx, source_units, exact=plan.choice.exact),
             }
         )
-
-
-class Keys(Sequence[BlockKey]):
-    """The blocks of a level that are to be done, in row-major order.
-
-    Memory bound
-    ------------
-    The mask itself, which is not copied, and 8 bytes for every `_SPAN` blocks of the level.
-
-    Parameters
-    ----------
-    level : int
-    todo : ndarray of bool, shape (rows, cols)
-        True for those blocks; not to be changed any more.
-    """
-
-    def __init__(self, level: int, todo: npt.NDArray[np.bool_]) -> None:
-        self._level, self._cols, self._flat = level, todo.shape[1], todo.reshape(-1)
-        counts = [np.count_nonzero(self._flat[start : start + _SPAN]) for start in range(0, self._flat.size, _SPAN)]
-        self._before = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
-        """Blocks to be done before each span."""
-        self._at_hand = range(0)
-        """Which of the keys `_places` are."""
-        self._places: list[int] = []
-
-    def __len__(self) -> int:
-        return int(self._before[-1])
-
-    @overload
-    def __getitem__(self, index: int) -> BlockKey: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[BlockKey]: ...
-
-    def __getitem__(self, index: int | slice) -> BlockKey | Sequence[BlockKey]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
-        if index not in self._at_hand:
-            # Neighbours are asked for one after the other: a span is searched once for many of them.
-            span = int(np.searchsorted(self._before, index, "right")) - 1
-            self._places = (np.flatnonzero(self._flat[span * _SPAN : (span + 1) * _SPAN]) + span * _SPAN).tolist()
-            self._at_hand = range(int(self._before[span]), int(self._before[span + 1]))
-        row, col = divmod(self._places[index - self._at_hand.start], self._cols)
-        return BlockKey(self._level, row, col)

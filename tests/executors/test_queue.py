@@ -403,3 +403,23 @@ def test_workers_that_came_and_went_are_forgotten(clock):
         clock.now += 1
     held = len(queue._workers) + len(queue._owned)
     assert held <= 2 * 2 * POLICY.elsewhere_seconds + 4
+
+
+def test_a_key_that_was_not_begun_is_not_blamed_though_it_was_to_be_done_alone(clock):
+    queue = Queue(range(1), "job", Policy(deaths=3), clock, {0: Deaths(1, 0)})
+    for _ in range(5):
+        task = queue.take("a", idle=True)
+        assert task.alone
+        assert queue.lost(task, "a", begun=(), finished=()) == []
+    assert queue.deaths_of(0) == Deaths(1, 0)
+
+
+def test_deaths_of_which_no_beginning_is_known_end_some_time(clock):
+    queue = Queue(range(1), "job", Policy(deaths=3), clock, {0: Deaths(1, 0)})
+    given_up, tries = [], 0
+    while not queue.finished:
+        tries += 1
+        given_up += queue.lost(queue.take("a", idle=True), "a", begun=(), finished=())
+        assert tries < 50
+    assert [failure.key for failure in given_up] == [0]
+    assert tries > 9

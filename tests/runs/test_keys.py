@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gigatile.runs.execution import Keys
+from gigatile.runs.keys import Keys
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (100, 123), (1, 9000), (9000, 1)])
