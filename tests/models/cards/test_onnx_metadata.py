@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 import gigatile as gt
-from gigatile.cli.main import main
 from gigatile.errors import GigatileError, ModelError
+from gigatile.models.card_fit import fitted_image
 from gigatile.models.cards.find import find_card
 from gigatile.models.cards.onnx_metadata import metadata
 from gigatile.models.load import load_model
@@ -135,9 +135,9 @@ def test_pixels_that_are_not_8_bit_are_refused_unless_the_scale_is_typed(tmp_pat
     assert gt.plan(image, load_model(path, scale=1e-4)).model.values.scale == 1e-4
 
 
-def test_the_photomap_of_deepness_becomes_as_large_as_in_its_own_test(tmp_path, capsys):
+def test_the_photomap_of_deepness_becomes_as_large_as_in_its_own_test(tmp_path):
     # test_map_processor_segmentation.py of deepness: 841 x 1243 px of 2 cm, at 3 cm, are 561 x 829.
-    scene = str(data("satellite/deepness/dummy_fotomap_small.tif"))
+    scene = data("satellite/deepness/dummy_fotomap_small.tif")
     model = onnx.load(data("models/deepness_dummy_512_to_484.onnx"))
     words = {
         "model_type": "Segmentor",
@@ -149,10 +149,7 @@ def test_the_photomap_of_deepness_becomes_as_large_as_in_its_own_test(tmp_path, 
         entry = model.metadata_props.add()
         entry.key, entry.value = key, json.dumps(value)
     onnx.save(model, tmp_path / "model.onnx")
-    line = ["run", scene, "--model", str(tmp_path / "model.onnx"), "-o", str(tmp_path / "out")]
-    assert main(line) == 2
-    assert "Type --pixel-size 0.03." in capsys.readouterr().err
-    assert main([*line, "--pixel-size", "0.03"]) == 0
-    result = gt.open(tmp_path / "out" / "prediction.zarr")
-    assert result.shape == (1, 561, 829)
-    assert result.pixel_size.x == pytest.approx(0.03, rel=1e-6)
+    card = find_card(tmp_path / "model.onnx")
+    with pytest.raises(GigatileError, match=r"Type --pixel-size 0\.03\."):
+        fitted_image(gt.open(scene), card)
+    assert fitted_image(gt.open(scene).at(0.03), card).grid_shape == (561, 829)
