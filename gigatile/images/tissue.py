@@ -9,8 +9,8 @@
 2. *Glass*: for each channel the mode of its bright values; transmittances are relative to it, so that a yellow lamp is
    no stain (Ruifrok and Johnston, "Quantification of histochemical staining by color deconvolution", 2001).
 3. *Not tissue*: what is invalid; black (the padding of MRXS); ink of felt pens, found by colours that no stain has:
-   green or cyan (green above red), strong blue, and black (dark without colour); with a rim of 3 pixels. Red ink is
-   not told from eosin.
+   green or cyan (green above red), strong blue, and black (dark without colour); with a rim of 3 pixels, and only
+   from 0.05 mm2 on: surgical ink on the rim of the tissue stays with it. Red ink is not told from eosin.
 4. *Tissue*: chroma, the spread of the transmittances over the largest of them, smoothed by two box means, above
    Otsu's threshold (N. Otsu, "A threshold selection method from gray-level histograms", 1979) held within
    0.06-0.18: glass alone has no tissue, tissue alone no glass. As in CLAM (Lu et al., "Data-efficient and weakly
@@ -51,7 +51,8 @@ PADDING = 12
 """Bytes up to this in all channels are no glass and no tissue."""
 LOW, HIGH = 0.06, 0.18
 """Between which chroma the threshold lies."""
-SPECK_MM2, HOLE_MM2 = 0.02, 0.1
+SPECK_MM2, HOLE_MM2, PEN_MM2 = 0.02, 0.1, 0.05
+"""Areas; less ink is no stroke of a pen but a surgeon's mark on the rim of the tissue, which is tissue."""
 RIM, INK_RIM = 2, 3
 DARK = 80
 """A median brightness below this, padding left out, is a dark background."""
@@ -136,7 +137,7 @@ def tissue_of(rgb: Pixels, seen: Mask, pixel_um2: float) -> Mask:
         strong[rows], weak[rows] = _ink(light)
     # Ink fades towards its edge: what could be ink is, beside what must be.
     ink = grown(strong, RIM) & weak | strong
-    ink = grown(without_small(ink, 3), INK_RIM)
+    ink = grown(without_small(ink, PEN_MM2 * 1e6 / pixel_um2), INK_RIM)
     counted = seen & ~ink
     if not counted.any():
         return np.zeros(seen.shape, bool)

@@ -83,6 +83,11 @@ def test_ink_over_tissue_is_cut_out_and_the_rest_stays(ink):
     assert kept[110:150, 80:200].all()
 
 
+def test_surgical_ink_on_the_rim_stays_tissue():
+    kept = found(drawn((EOSIN, 50, 150, 80, 200), (INKS["green"], 100, 110, 192, 202)))
+    assert kept[50:150, 80:200].all()
+
+
 def test_padding_is_no_tissue_and_does_not_darken_the_glass():
     kept = found(drawn((EOSIN, 50, 150, 80, 200), ((0, 0, 0), 0, 200, 230, 300), ((0, 0, 0), 0, 30, 0, 300)))
     assert kept[50:150, 80:200].all()
