@@ -40,7 +40,8 @@ _OTHERS = (
 )  # fmt: skip
 _SUFFIXES = tuple(sorted((*READABLE, *ZARR, *_OTHERS), key=len, reverse=True))
 _RESERVED_BY_US = {
-    "summary.json", "summary.csv", "run.json", "lock", "ledger", "prediction.zarr", "objects.parquet", "report.html",
+    "summary.json", "summary.csv", "run.json", "lock", "ledger", "models", "prediction.zarr", "objects.parquet",
+    "report.html",
 }  # fmt: skip
 """What a cohort's or a run's own directory has in it."""
 _RESERVED_BY_WINDOWS = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}

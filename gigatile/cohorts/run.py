@@ -30,7 +30,7 @@ from gigatile.machine import available_cores, working
 from gigatile.plans.plan import Plan
 from gigatile.runs.begin import Existing, begun
 from gigatile.runs.carrier import Carrier, open_carrier
-from gigatile.runs.directory import RunDirectory
+from gigatile.runs.directory import MODELS, RunDirectory
 from gigatile.runs.execution import RunWork
 from gigatile.runs.runner import callbacks, how_to_run
 from gigatile.runs.status import status
@@ -142,6 +142,8 @@ class _Prepare:
         plan = self.make_plan(entry)
         directory = RunDirectory(self.store.below(entry.name))
         how = how_to_run(self.carrier, self.teller.of_image(entry.name))
+        # Once for all images: a model may be larger than a result.
+        how = replace(how, models=self.store.below(MODELS))
         shares = OVERLAPPING if self.carrier.kind == "threads" else 1
         return begun(plan, directory, self.carrier, how, self.existing, shares=shares)
 

@@ -225,7 +225,7 @@ def _refuse_foreign(store: Store) -> None:
         )
     first = [entry.key for entry in islice(store.entries(), _LOOKED_AT)]
     files = {key for key in first if "/" not in key and key not in {"lock", CSV}}
-    folders = {key.partition("/")[0] for key in first if "/" in key}
+    folders = {key.partition("/")[0] for key in first if "/" in key} - {"models"}
     others = sorted(files | {folder for folder in folders if store.size(f"{folder}/run.json") is None})
     if others:
         raise RunRefused(

@@ -2,7 +2,7 @@
 
 ::
 
-    here       files ──▶ DIR/models/<digest>/<name>
+    here       files ──▶ DIR/models/<digest>/<name>, of a cohort the cohort's DIR
     a worker   the planned path, if it has the planned content; else fetched from there into the cache, and checked
 """
 

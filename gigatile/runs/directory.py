@@ -54,6 +54,11 @@ class RunDirectory:
         """The segments of the ledger."""
         return self.store.below(LEDGER)
 
+    @property
+    def models(self) -> Store:
+        """The model's files, for workers that lack them; those of a cohort lie in its own directory, once."""
+        return self.store.below(MODELS)
+
     def read(self) -> dict[str, Any] | None:
         """What ``run.json`` says; None where there is no run yet.
 

@@ -123,6 +123,17 @@ def test_each_process_has_a_device_of_its_own_where_the_model_runs_on_devices(fo
     assert asked == [(3, ("GPU-a", "GPU-b", "GPU-c"))]
 
 
+def test_the_model_is_brought_to_a_cluster_once_and_not_once_an_image(folder, tmp_path):
+    with clusters.local_cluster(1) as client:
+        result, _ = run(folder, tmp_path / "out", executor=client)
+        assert result.failed == 0
+        assert [path.relative_to(tmp_path / "out").parts[0] for path in tmp_path.rglob("conv.onnx")] == ["models"]
+        (tmp_path / "out" / "summary.json").unlink()
+        result, told = run(folder, tmp_path / "out", executor=client)
+    assert result.complete == 3
+    assert not [event for event in told if isinstance(event, BlockFinished)]
+
+
 def test_a_bad_image_does_not_end_the_others(folder, tmp_path):
     broken = tmp_path / "broken.tif"
     broken.write_bytes((b"II*\0" + bytes(60)) * 3)
