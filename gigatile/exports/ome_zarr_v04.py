@@ -6,6 +6,7 @@ Sources: https://ngff.openmicroscopy.org/0.4; https://zarr-specs.readthedocs.io/
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,11 +19,7 @@ from gigatile.exports.result import Colour, Result
 from gigatile.exports.target import new_folder
 from gigatile.exports.tiles import TileGrid, encoded_tiles
 from gigatile.exports.values import Values, exported_values
-from gigatile.outputs.coordinates import (
-    coordinate_chunks,
-    coordinate_documents,
-    crs_attribute,
-)
+from gigatile.outputs.coordinates import coordinate_chunks, coordinate_documents, crs_attribute, mapped_attributes
 from gigatile.outputs.layout import BLOSC_CODEC, BLOSC_LEVEL
 from gigatile.outputs.shard import encode_chunk
 
@@ -76,9 +73,8 @@ def export_ome_zarr_v04(result: Result, path: Path, dtype: str | None = None) ->
             array.mkdir()
             _write_json(array / ".zarray", _array(result, level, values))
             names = ["y", "x"] if layout.channels is None else ["c", "y", "x"]
-            mapped = (
-                {"coordinates": GRID_MAPPING, "grid_mapping": GRID_MAPPING} if result.transform and not level else {}
-            )
+            # v2 declares the fill value, which xarray takes for nodata.
+            mapped = {} if level or result.transform is None else mapped_attributes(math.nan)
             _write_json(array / ".zattrs", {"_ARRAY_DIMENSIONS": names, **mapped, **crs_attribute(result.crs)})
             grid = TileGrid(layout.shape, layout.chunk)
             for tile in encoded_tiles(result, level, grid, _ChunkCodec(values)):
