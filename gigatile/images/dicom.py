@@ -11,9 +11,10 @@ Pixels are as stored: embedded ICC profiles are not applied, as nowhere in gigat
 from __future__ import annotations
 
 import logging
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from gigatile.images.dicom_files import Part, identity_of, slide_of
 from gigatile.images.info import ImageInfo, Level
 from gigatile.images.openslide import local_path
 from gigatile.images.optional import import_for
-from gigatile.images.pixel_size import PixelSizeChoice, PixelSizeClaim, choose_pixel_size, number_in
+from gigatile.images.pixel_size import PixelSizeChoice, PixelSizeClaim, choose_pixel_size
 from gigatile.images.places import absolute
 from gigatile.units import PixelSize
 
@@ -33,6 +34,8 @@ Pixels = np.ndarray[Any, Any]
 _COLOURS = ("red", "green", "blue")
 _MOST_PX = 1 << 27
 """Height and width that are believed: the largest scans have 2**19."""
+_MOST_ODD = 5
+"""Warnings of pydicom's that become notes."""
 _JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 
 # wsidicom logs files that it cannot open, with a traceback, and Python would print that to stderr; what
@@ -69,11 +72,15 @@ class DicomSource:
         self._place = str(place)
         self._path = local_path(place)
         wsidicom = import_for("wsidicom", "dicom", self._path)
-        self._parts = slide_of(self._path)
         try:
-            slide = wsidicom.WsiDicom.open([part.path for part in self._parts])
-            weakref.finalize(self, slide.close)
-            self._info, self._planes = _describe(self._path, slide, self._parts)
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always")
+                self._parts = slide_of(self._path)
+                slide = wsidicom.WsiDicom.open([part.path for part in self._parts])
+                weakref.finalize(self, slide.close)
+                info, self._planes = _describe(self._path, slide, self._parts)
+            odd = dict.fromkeys(f"DICOM: {str(each.message)[:200]}" for each in said)
+            self._info = replace(info, notes=(*info.notes, *list(odd)[:_MOST_ODD]))
         except GigatileError:
             raise
         except Exception as error:  # a damaged header can fail in any line of a parser
@@ -147,7 +154,7 @@ def _describe(path: str, slide: Any, parts: Sequence[Part]) -> tuple[ImageInfo, 
     _refuse_stack(path, base)
     paths = _optical_paths(stored[0], parts, notes)
     full = (base.image_size.height, base.image_size.width)
-    widest = int(parts[0].header.get("TotalPixelMatrixColumns", 0))
+    widest = parts[0].columns
     if full[1] != widest:  # levels are told by their spacing: of two that claim the same, one is lost
         raise ValueError(f"a level 0 of {full[1]} pixels wide, where the files have one of {widest}")
     if max(full) > _MOST_PX:
@@ -218,8 +225,8 @@ def _descriptions(parts: Sequence[Part]) -> dict[str, str]:
     """Description of each optical path by its identifier, in the order in which the headers have them."""
     found: dict[str, str] = {}
     for part in parts:
-        for each in part.header.get("OpticalPathSequence", ()):
-            found.setdefault(str(each.get("OpticalPathIdentifier")), str(each.get("OpticalPathDescription") or ""))
+        for identifier, description in part.optical_paths:
+            found.setdefault(identifier, description)
     return found
 
 
@@ -253,7 +260,7 @@ def _channels(samples: int, paths: Sequence[str], parts: Sequence[Part]) -> tupl
 
 
 def _pixel_size(level: Any, part: Part) -> PixelSizeChoice:
-    """Of level 0, from millimetres; the power from the objective of the first optical path that names one."""
+    """Of level 0, from millimetres."""
     data = level.default_instance.image_data
     claims = []
     if data.pixel_spacing is not None:
@@ -263,6 +270,4 @@ def _pixel_size(level: Any, part: Part) -> PixelSizeChoice:
         height, width = data.image_size.height, data.image_size.width
         volume = PixelSize(float(extent.height) * 1000 / height, float(extent.width) * 1000 / width)
         claims.append(PixelSizeClaim(volume, "DICOM's ImagedVolume"))
-    paths = part.header.get("OpticalPathSequence", ())
-    powers = [number_in(each.get("ObjectiveLensPower") or "") for each in paths]
-    return choose_pixel_size(claims, max(powers, default=0.0) or None)
+    return choose_pixel_size(claims, part.power or None)

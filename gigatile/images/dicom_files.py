@@ -16,6 +16,7 @@ from typing import Any
 
 from gigatile.errors import ImageError
 from gigatile.images.optional import import_for
+from gigatile.images.pixel_size import number_in
 from gigatile.storage.files import LocalFile, file_identity
 
 _WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -26,16 +27,23 @@ _NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One file of a slide, as far as its header was read."""
+    """One file of a slide, as far as its header is wanted."""
 
     path: str
-    header: Any
-    """pydicom's Dataset, without pixels."""
-
-    @property
-    def is_level(self) -> bool:
-        """Whether it holds a level of the pyramid (or a part of one), and no label, overview or thumbnail."""
-        return "VOLUME" in self.header.get("ImageType", ())
+    kind: str
+    """What it holds, the third value of ImageType: VOLUME is a level or a part of one; LABEL, OVERVIEW, THUMBNAIL."""
+    sop_class: str
+    """UID of the kind of file."""
+    sop_name: str
+    """The same in words."""
+    series: str
+    """UID of the series."""
+    columns: int
+    """Width of the level in pixels."""
+    optical_paths: tuple[tuple[str, str], ...]
+    """Identifier and description of each."""
+    power: float
+    """Of the strongest objective; 0 where it is not said."""
 
 
 def is_dicom(head: bytes) -> bool:
@@ -67,21 +75,21 @@ def slide_of(place: str) -> list[Part]:
     """
     pydicom = import_for("pydicom", "dicom", place)
     path = Path(place)
-    named = None if path.is_dir() else _header(pydicom, path)
-    if named is not None and named.get("SOPClassUID") != _WHOLE_SLIDE:
-        raise _no_slide(place, f"a {getattr(named.get('SOPClassUID'), 'name', 'file of another kind')}")
+    named = None if path.is_dir() else _part(pydicom, path)
+    if named is not None and named.sop_class != _WHOLE_SLIDE:
+        raise _no_slide(place, named.sop_name or "a file of another kind")
     folder = path if path.is_dir() else path.parent
     slides: dict[str, list[Part]] = {}
     for entry in sorted(folder.iterdir()):
-        header = _header(pydicom, entry) if entry.is_file() else None
-        if header is not None and header.get("SOPClassUID") == _WHOLE_SLIDE:
-            slides.setdefault(str(header.get("SeriesInstanceUID")), []).append(Part(str(entry), header))
+        part = _part(pydicom, entry) if entry.is_file() and entry.stat().st_size > 132 else None
+        if part is not None and part.sop_class == _WHOLE_SLIDE:
+            slides.setdefault(part.series, []).append(part)
     if named is not None:
-        slides = {uid: parts for uid, parts in slides.items() if uid == str(named.get("SeriesInstanceUID"))}
-    levels = {uid: [part for part in parts if part.is_level] for uid, parts in slides.items()}
+        slides = {named.series: slides.get(named.series, [named])}
+    levels = {uid: [part for part in parts if part.kind == "VOLUME"] for uid, parts in slides.items()}
     levels = {uid: parts for uid, parts in levels.items() if parts}
     if not levels:
-        kinds = sorted({_kind(part) for parts in slides.values() for part in parts})
+        kinds = sorted({part.kind or "images of no kind" for parts in slides.values() for part in parts})
         raise _no_slide(place, f"only {', '.join(kinds)}" if kinds else "none")
     if len(levels) > 1:
         names = [Path(parts[0].path).name for parts in levels.values()]
@@ -92,7 +100,7 @@ def slide_of(place: str) -> list[Part]:
             fix="Name one file of the slide that is meant; those of its series beside it belong to it.",
         )
     (parts,) = levels.values()
-    return sorted(parts, key=lambda part: -int(part.header.get("TotalPixelMatrixColumns", 0)))
+    return sorted(parts, key=lambda part: -part.columns)
 
 
 def identity_of(paths: Iterable[str]) -> dict[str, str | int]:
@@ -103,17 +111,43 @@ def identity_of(paths: Iterable[str]) -> dict[str, str | int]:
     return {"files": len(found), "size": size, "sha256": sha256(digests.encode()).hexdigest()}
 
 
-def _header(pydicom: Any, path: Path) -> Any:
-    """What is wanted of a file's header; None for what is no DICOM, or a damaged one."""
-    try:
-        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_WANTED))
-    except (pydicom.errors.InvalidDicomError, EOFError, ValueError, KeyError, AttributeError):
+def _part(pydicom: Any, path: Path) -> Part | None:
+    """What is wanted of a file's header; None for what is no DICOM.
+
+    Raises
+    ------
+    ImageError
+        It is DICOM, and damaged: were it passed over, a slide could lose a level in silence.
+    """
+    if not is_dicom(LocalFile(path).read(0, 132)):
         return None
-
-
-def _kind(part: Part) -> str:
-    kinds = [str(kind) for kind in part.header.get("ImageType", ())]
-    return kinds[2] if len(kinds) > 2 else "images of no kind"
+    try:
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_WANTED))
+        uid = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
+        if not uid or (uid == _WHOLE_SLIDE and not header.get("SeriesInstanceUID")):
+            raise EOFError("a header that ends too early")
+        kinds = [str(kind) for kind in header.get("ImageType") or ()]
+        paths = list(header.get("OpticalPathSequence") or ())
+        return Part(
+            path=str(path),
+            kind=kinds[2] if len(kinds) > 2 else "",
+            sop_class=str(uid),
+            sop_name=str(getattr(uid, "name", uid)),
+            series=str(header.get("SeriesInstanceUID")),
+            columns=int(header.get("TotalPixelMatrixColumns") or 0),
+            optical_paths=tuple(
+                (str(each.get("OpticalPathIdentifier")), str(each.get("OpticalPathDescription") or ""))
+                for each in paths
+            ),
+            power=max((number_in(each.get("ObjectiveLensPower") or "") for each in paths), default=0.0),
+        )
+    except Exception as error:  # a damaged header can fail in any line of a parser
+        raise ImageError(
+            str(path),
+            expected="a sound DICOM file",
+            found=f"{type(error).__name__}: {error}"[:300],
+            fix="The file is truncated or damaged: fetch it again, or take it out of the folder.",
+        ) from error
 
 
 def _no_slide(place: str, found: str) -> ImageError:

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 import gigatile as gt
-from gigatile.errors import DecodeError, ImageError
+from gigatile.errors import DecodeError, GigatileError, ImageError
 from gigatile.images.dicom import DicomSource
 from gigatile.images.tiff import TiffSource
 from gigatile.units import PixelSize
@@ -171,6 +171,31 @@ def test_a_cut_file_is_an_error_with_a_place(tmp_path, capfd):
     with pytest.raises(ImageError, match=path.name):
         DicomSource(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_level_of_a_folder_is_not_passed_over(tmp_path):
+    write_slide(tmp_path, colours(80, 80))
+    path = write_slide(tmp_path, colours(40, 40), factor=2)
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(ImageError, match=path.name):
+        gt.open(tmp_path)
+
+
+def test_mutilated_files_give_our_errors_alone(tmp_path):
+    sound = write_slide(tmp_path, colours(40, 40)).read_bytes()
+    path = tmp_path / "a" / "a.dcm"
+    path.parent.mkdir()
+    seen = set()
+    for _ in range(150):
+        content = bytearray(sound)
+        for place in RNG.integers(132, 2200, RNG.integers(1, 6)):
+            content[place] = RNG.integers(256)
+        path.write_bytes(content[: RNG.integers(200, len(content)) if RNG.random() < 0.2 else None])
+        try:
+            seen.add(whole(gt.open(path).source).shape[0] > 0)
+        except GigatileError as error:
+            seen.add(type(error))
+    assert {True, ImageError} <= seen
 
 
 # Real ones
