@@ -11,6 +11,7 @@ Pixels are as stored: embedded ICC profiles are not applied, as nowhere in gigat
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 import weakref
 from collections.abc import Mapping, Sequence
@@ -48,14 +49,26 @@ class _Plane:
     """Where the pixels of one optical path of one level are."""
 
     data: Any
-    """wsidicom's ImageData; it reads under a lock of its own and decodes outside of it."""
+    """wsidicom's ImageData."""
     path: str
     """Identifier of the optical path."""
     z: float
 
 
+class _Handle:
+    """A slide opened by one thread, closed when that thread ends.
+
+    wsidicom calls its ImageData safe for threads; read by eight of them, it gave wrong tiles now and then.
+    """
+
+    def __init__(self, wsidicom: Any, path: str, parts: Sequence[Part]) -> None:
+        slide = wsidicom.WsiDicom.open([part.path for part in parts])
+        weakref.finalize(self, slide.close)
+        self.info, self.planes = _describe(path, slide, parts)
+
+
 class DicomSource:
-    """Reader of one slide in DICOM files on a disk.
+    """Reader of one slide in DICOM files on a disk. One handle a thread.
 
     Parameters
     ----------
@@ -71,16 +84,16 @@ class DicomSource:
     def __init__(self, place: str | Path) -> None:
         self._place = str(place)
         self._path = local_path(place)
-        wsidicom = import_for("wsidicom", "dicom", self._path)
+        self._wsidicom = import_for("wsidicom", "dicom", self._path)
+        self._handles = threading.local()
         try:
             with warnings.catch_warnings(record=True) as said:
                 warnings.simplefilter("always")
                 self._parts = slide_of(self._path)
-                slide = wsidicom.WsiDicom.open([part.path for part in self._parts])
-                weakref.finalize(self, slide.close)
-                info, self._planes = _describe(self._path, slide, self._parts)
+                handle = _Handle(self._wsidicom, self._path, self._parts)
+            self._handles.handle, info = handle, handle.info
             odd = dict.fromkeys(f"DICOM: {str(each.message)[:200]}" for each in said)
-            self._info = replace(info, notes=(*info.notes, *list(odd)[:_MOST_ODD]))
+            self._info: ImageInfo = replace(info, notes=(*info.notes, *list(odd)[:_MOST_ODD]))
         except GigatileError:
             raise
         except Exception as error:  # a damaged header can fail in any line of a parser
@@ -105,12 +118,28 @@ class DicomSource:
         shape = (grid.edges_y[row + 1] - grid.edges_y[row], grid.edges_x[col + 1] - grid.edges_x[col])
         where = f"{self._path}, level {level}"
         out = np.empty((len(self._info.channels), *shape), self._info.dtype)
-        samples = len(out) // len(self._planes[level])
+        planes = self._handle().planes[level]
+        samples = len(out) // len(planes)
         for i, j, ys, xs in chunks_of(grid, row, col):
-            for index, plane in enumerate(self._planes[level]):
+            for index, plane in enumerate(planes):
                 target = out[index * samples : (index + 1) * samples, ys, xs]
                 _fill(target, plane, (i, j), f"{where}, tile {i}, {j}")
         return out
+
+    def _handle(self) -> _Handle:
+        """The slide as this thread has opened it."""
+        handle: _Handle | None = getattr(self._handles, "handle", None)
+        if handle is None:
+            try:
+                handle = self._handles.handle = _Handle(self._wsidicom, self._path, self._parts)
+            except Exception as error:  # it could be opened once: the storage failed, or the files changed
+                raise BlockError(
+                    self._path,
+                    expected="files that can be opened again",
+                    found=f"{type(error).__name__}: {error}",
+                    fix="See that the storage is there and may be read.",
+                ) from error
+        return handle
 
     def identity(self) -> Mapping[str, str | int]:
         """Number and size of the files that hold levels, and a digest of their sampled digests."""

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 import gigatile as gt
-from gigatile.errors import DecodeError, GigatileError, ImageError
+from gigatile.errors import BlockError, DecodeError, GigatileError, ImageError
 from gigatile.images.dicom import DicomSource
 from gigatile.images.tiff import TiffSource
 from gigatile.units import PixelSize
@@ -110,8 +110,9 @@ def test_many_threads_and_a_pickled_copy_read_the_same(tmp_path):
     assert (copy.info, copy.identity()) == (source.info, source.identity())
     expected = whole(source)
     with ThreadPoolExecutor(8) as pool:
-        seen = list(pool.map(lambda i: whole((source, copy)[i % 2]), range(16)))
-    assert all(np.array_equal(pixels, expected) for pixels in seen)
+        seen = list(pool.map(lambda i: whole((source, copy)[i % 2]), range(32)))
+        assert pool.submit(source._handle).result() is not source._handle()
+    assert [i for i, pixels in enumerate(seen) if not np.array_equal(pixels, expected)] == []
 
 
 def test_identity_follows_the_levels_and_not_the_names(tmp_path):
@@ -171,6 +172,14 @@ def test_a_cut_file_is_an_error_with_a_place(tmp_path, capfd):
     with pytest.raises(ImageError, match=path.name):
         DicomSource(path)
     assert capfd.readouterr() == ("", "")
+
+
+def test_files_that_are_gone_when_a_thread_opens_them_fail_the_block(tmp_path):
+    path = write_slide(tmp_path, colours(20, 20))
+    source = DicomSource(path)
+    path.unlink()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(BlockError, match="opened again"):
+        pool.submit(source.decode, 0, 0, 0).result()
 
 
 def test_a_damaged_level_of_a_folder_is_not_passed_over(tmp_path):
