@@ -85,7 +85,7 @@ def test_options_of_a_row_come_before_those_of_all(here):
         ("level", "x", "list.csv, line 3: level: expected a whole number"),
         ("channels", '"0,,1"', "list.csv, line 3: channels: expected values"),
         ("source_pixel_size", "-1", "list.csv, line 3: source_pixel_size: expected a number above 0"),
-        ("roi", '"0,0,9,9"', "list.csv, line 3: roi 0,0,9,9 is not available yet"),
+        ("roi", '"0,0,9"', "list.csv, line 3: roi: expected XMIN,YMIN,XMAX,YMAX or FILE.geojson"),
         ("tile", "512", "list.csv, line 1: expected known columns, found 'tile'"),
     ],
 )
