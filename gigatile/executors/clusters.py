@@ -168,15 +168,22 @@ def existing_cluster(address: Any) -> Iterator[Any]:
             found=(str(error).splitlines() or [type(error).__name__])[0],
             fix=_how_to_start(str(address)),
         ) from error
-    # What goes wrong is raised here; distributed would print its tracebacks besides.
-    logger = logging.getLogger("distributed.client")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
+    with _silent("distributed.client", "distributed.batched", "distributed.core", "distributed.comm"), client:
+        yield client
+
+
+@contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """What goes wrong is raised here; distributed would print its tracebacks besides."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
-        with client:
-            yield client
+        yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check_scheduler_file(file: Path) -> None:

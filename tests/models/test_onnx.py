@@ -161,7 +161,8 @@ class TestRefusals:
     @pytest.mark.parametrize("name", ["m.pt", "m.pt2", "m.h5", "model", "m.onnx.txt"])
     def test_files_of_other_kinds_say_what_is_read(self, tmp_path, name):
         (tmp_path / name).write_bytes(b"x")
-        with pytest.raises(ModelError, match="onnx"):
+        # Files of torch need torch, which may not be there.
+        with pytest.raises(ModelError, match="onnx|torch" if ".pt" in name else "onnx"):
             gt.load_model(tmp_path / name)
 
 
