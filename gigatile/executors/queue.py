@@ -24,7 +24,7 @@ from gigatile.executors.executor import Failure, Task
 
 K = TypeVar("K", bound=Hashable)
 UNBEGUN = 3
-"""Times as many deaths as for poison, of which no beginning is known, until a key is blamed for them."""
+"""Times as many deaths as for poison until a key is blamed of which no beginning is known."""
 _NUMBERS = itertools.count(1)
 """Of tasks, so that a late answer is never taken for that of another queue's task."""
 
