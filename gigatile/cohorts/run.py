@@ -173,7 +173,7 @@ class _Teller:
         self.summary.begin(entry.name, Blocks(blocks, run.finished_before), pixels)
         self.on_event(ImageStarted(entry.name, blocks, run.finished_before, pixels))
 
-    def ended(self, entry: InputEntry, run: RunWork, seconds: float) -> None:
+    def ended(self, entry: InputEntry, run: RunWork) -> None:
         """See `Report.ended`."""
         state = status(self.store.below(entry.name).name)
         self.summary.finish(entry.name, state)

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -33,7 +32,7 @@ class Report(Protocol):
         """Its blocks join the queue."""
         ...
 
-    def ended(self, entry: InputEntry, run: RunWork, seconds: float) -> None:
+    def ended(self, entry: InputEntry, run: RunWork) -> None:
         """Nothing more will happen to it."""
         ...
 
@@ -62,7 +61,6 @@ class _Active:
     entry: InputEntry
     run: RunWork
     stack: ExitStack
-    since: float
     workers: Counter[str] = field(default_factory=Counter)
     """Tasks of it that each worker has in hand. Who is gone has none, and is in nobody's way."""
 
@@ -216,7 +214,7 @@ class CohortWork:
         except GigatileError as error:
             self._report.refused(entry, error)
             return
-        active = self._active[run.name] = _Active(entry, run, stack, time.monotonic())
+        active = self._active[run.name] = _Active(entry, run, stack)
         self._report.started(entry, run)
         self._end_if_finished(active)
 
@@ -225,7 +223,7 @@ class CohortWork:
             return
         del self._active[active.run.name]
         active.stack.close()
-        self._report.ended(active.entry, active.run, time.monotonic() - active.since)
+        self._report.ended(active.entry, active.run)
 
     def _has_room(self, active: _Active, worker: str) -> bool:
         """Whether one more block of the image keeps to what was planned: lanes of a process, or processes."""

@@ -229,28 +229,32 @@ class RunWork:
                 return
             todo = self._pending[self._level]
             if todo.any():
+                poisonous = self._poisonous(todo, state)
                 self._queue = self._queued(todo, state)
                 phase: Literal["predict", "pyramid"] = "pyramid" if self._level else "predict"
                 self._how.on_event(PhaseStarted(phase, int(todo.sum())))
-                self._give_up_poison(state)
+                self._give_up(poisonous)
                 self._advance()
                 return
 
-    def _queued(self, todo: npt.NDArray[np.bool_], state: LedgerState) -> Queue[BlockKey]:
-        deaths = {
+    def _deaths(self, todo: npt.NDArray[np.bool_], state: LedgerState) -> dict[BlockKey, Deaths]:
+        """What earlier runs died of, in this process or on workers, among the blocks of this phase."""
+        return {
             key: Deaths(suspicion.deaths, suspicion.alone)
             for key, suspicion in state.suspects().items()
             if key.level == self._level and todo[key.row, key.col]
         }
-        self._poisonous = {key: d for key, d in deaths.items() if d.alone >= self._how.policy.deaths}
-        for key in self._poisonous:
-            todo[key.row, key.col] = False
-            del deaths[key]
-        return Queue(Keys(self._level, todo), self._token, self._how.policy, self._how.clock, deaths)
 
-    def _give_up_poison(self, state: LedgerState) -> None:
-        """What earlier runs died of too often, in this process or on workers."""
-        self._give_up([poison(key, deaths) for key, deaths in self._poisonous.items()])
+    def _poisonous(self, todo: npt.NDArray[np.bool_], state: LedgerState) -> list[Failure]:
+        """What they died of too often; it is not to be done any more."""
+        found = {k: d for k, d in self._deaths(todo, state).items() if d.alone >= self._how.policy.deaths}
+        for key in found:
+            todo[key.row, key.col] = False
+        return [poison(key, deaths) for key, deaths in found.items()]
+
+    def _queued(self, todo: npt.NDArray[np.bool_], state: LedgerState) -> Queue[BlockKey]:
+        deaths = self._deaths(todo, state)
+        return Queue(Keys(self._level, todo), self._token, self._how.policy, self._how.clock, deaths)
 
     def _conclude(self, state: LedgerState) -> None:
         self._level = len(self._grids)

@@ -46,7 +46,7 @@ class Silent:
     def started(self, entry, run):
         self.begun.append(entry.name)
 
-    def ended(self, entry, run, seconds):
+    def ended(self, entry, run):
         self.over.append(entry.name)
 
     def refused(self, entry, error):
