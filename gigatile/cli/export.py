@@ -62,7 +62,7 @@ def _parser() -> Parser:
     words = "; ".join(f"{name} ({about})" for name, about in PIXELS.items())
     later = ", ".join(LATER)
     parser.add_argument("--to", metavar="FORMAT", help=f"{words}; {later} (not available yet)")
-    parser.add_argument("-o", dest="output", metavar="FILE", help="the file to write, replacing an earlier one")
+    parser.add_argument("-o", dest="output", metavar="FILE", help="the file to write, replacing an earlier export")
     parser.add_argument("--dtype", metavar="uint8", help="probabilities as bytes: round(254 * p), 255 where invalid")
     add_debug(parser)
     return parser

@@ -21,8 +21,10 @@ from gigatile.exports.tiff_front import Directory, Tag
 from gigatile.exports.tiff_tags import (
     GDAL_NODATA,
     REDUCED,
+    SOFTWARE,
     colour_tags,
     flavour_for,
+    is_exported_tiff,
     nodata_text,
     pixel_tags,
     predictor_for,
@@ -80,12 +82,12 @@ def export_cog(result: Result, path: Path, dtype: str | None = None) -> None:
     directories = []
     for level, grid in enumerate(grids):
         tags = (*pixel_tags(grid, values, codec.predictor, planes), *shared)
-        own = (*geography, *_metadata(result, values)) if level == 0 else (Tag(254, "long", (REDUCED,)),)
+        own = (SOFTWARE, *geography, *_metadata(result, values)) if level == 0 else (Tag(254, "long", (REDUCED,)),)
         # With a CRS the size of a pixel is the transform's to tell.
         sizes = () if result.transform else resolution_tags(result.pixel_size, 2**level)
         directories.append(Directory((*tags, *own, *sizes), grid.tiles * planes))
     ghost = f"GDAL_STRUCTURAL_METADATA_SIZE={len(_GHOST):06d} bytes\n".encode() + _GHOST
-    with new_file(path) as file:
+    with new_file(path, is_exported_tiff) as file:
         # The order that the ghost promises is plane by plane, and tiles come row by row.
         writer = TiffWriter(file, directories, flavour_for(result, values, planes), ghost if planes == 1 else b"")
         empty = codec.empty(grids[0])

@@ -19,8 +19,10 @@ from gigatile.exports.tiff_front import Directory, Tag
 from gigatile.exports.tiff_tags import (
     GDAL_NODATA,
     REDUCED,
+    SOFTWARE,
     colour_tags,
     flavour_for,
+    is_exported_tiff,
     nodata_text,
     pixel_tags,
     predictor_for,
@@ -30,7 +32,7 @@ from gigatile.exports.tiff_writer import TiffWriter
 from gigatile.exports.tiles import TileCodec, TileGrid, encoded_tiles, tile_grids
 from gigatile.exports.values import exported_values
 
-_SUBFILE, _DESCRIPTION, _SOFTWARE = 254, 270, 305
+_SUBFILE, _DESCRIPTION = 254, 270
 
 
 def export_ome_tiff(result: Result, path: Path, dtype: str | None = None) -> None:
@@ -64,12 +66,12 @@ def export_ome_tiff(result: Result, path: Path, dtype: str | None = None) -> Non
     description = ome_xml(result, values)
     levels = [_tags(result, codec, level, grid) for level, grid in enumerate(grids)]
     children = tuple(Directory(tags, grid.tiles) for tags, grid in zip(levels[1:], grids[1:], strict=True))
-    first = (Tag(_DESCRIPTION, "ascii", description), Tag(_SOFTWARE, "ascii", b"gigatile"))
+    first = (Tag(_DESCRIPTION, "ascii", description), SOFTWARE)
     directories = [
         Directory((*levels[0], *(first if channel == 0 else ())), grids[0].tiles, children)
         for channel in range(result.channels)
     ]
-    with new_file(path) as file:
+    with new_file(path, is_exported_tiff) as file:
         writer = TiffWriter(file, directories, flavour_for(result, values, result.channels))
         empty = codec.empty(grids[0])
         for level in reversed(range(len(grids))):

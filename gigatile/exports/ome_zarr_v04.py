@@ -67,7 +67,7 @@ def export_ome_zarr_v04(result: Result, path: Path, dtype: str | None = None) ->
         The result cannot be read, or the folder not written.
     """
     values = exported_values(result, dtype, halves=False)
-    with new_folder(path, MARKER) as folder:
+    with new_folder(path, _is_export) as folder:
         for level, layout in enumerate(result.layouts):
             array = folder / str(level)
             array.mkdir()
@@ -86,6 +86,17 @@ def export_ome_zarr_v04(result: Result, path: Path, dtype: str | None = None) ->
         _write_coordinates(result, folder)
         _write_json(folder / ".zattrs", _attributes(result, values))
         _write_json(folder / MARKER, {"zarr_format": 2})
+
+
+def _is_export(path: Path) -> bool:
+    """Whether a folder is an OME-Zarr that we have exported: other people's have no ``gigatile``."""
+    if not (path / MARKER).is_file():
+        return False
+    try:
+        attributes = json.loads((path / ".zattrs").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(attributes, dict) and {"gigatile", "multiscales"} <= attributes.keys()
 
 
 def _array(result: Result, level: int, values: Values) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 ::
 
     .cells.ome.tif.export.tmp   held by the export that writes it; one that was interrupted is begun anew
-    cells.ome.tif               appears at the end, replacing what an earlier export left
+    cells.ome.tif               appears at the end, replacing what an earlier export left, and nothing else
+
+Exports and their sources have names alike (``export cohort/ -o slides/``), so what stands there is looked at first.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -39,13 +41,19 @@ def target_path(text: str) -> Path:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[IO[bytes]]:
+def new_file(path: Path, is_export: Callable[[Path], bool]) -> Iterator[IO[bytes]]:
     """A file to write and seek in, which gets its name at the end; nothing is left where that is not reached.
+
+    Parameters
+    ----------
+    path : Path
+    is_export : callable
+        Whether a file that stands there is an earlier export, which is replaced; asked for files with content only.
 
     Raises
     ------
     RunRefused
-        Another export writes it at this moment, or there is a folder of that name.
+        Another export writes it at this moment, or something else has that name.
     StorageError
         The disk is full or cannot be written.
     """
@@ -53,6 +61,8 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
         raise RunRefused(str(path), expected="the name of a file", found="a folder", fix="Give the file a name.")
     temporary = _temporary(path)
     with _storage_errors(path):
+        if path.exists() and path.stat().st_size and not is_export(path):
+            raise _foreign(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
             _held(temporary, os.O_RDWR | os.O_CREAT) as descriptor,
@@ -70,14 +80,14 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def new_folder(path: Path, marker: str) -> Iterator[Path]:
+def new_folder(path: Path, is_export: Callable[[Path], bool]) -> Iterator[Path]:
     """A folder to write into, which gets its name at the end.
 
     Parameters
     ----------
     path : Path
-        What stands there is replaced if it is a folder that has a file `marker`, so an earlier export.
-    marker : str
+    is_export : callable
+        Whether what stands there is an earlier export, which is replaced; not asked for empty folders.
 
     Raises
     ------
@@ -87,12 +97,10 @@ def new_folder(path: Path, marker: str) -> Iterator[Path]:
         The disk is full or cannot be written.
     """
     empty = path.is_dir() and not any(path.iterdir())
-    if path.exists() and not empty and not (path / marker).is_file():
-        raise RunRefused(
-            str(path), expected="a new name, or an earlier export", found="something else", fix="Choose another -o."
-        )
     temporary = _temporary(path)
     with _storage_errors(path):
+        if path.exists() and not empty and not is_export(path):
+            raise _foreign(path)
         temporary.mkdir(parents=True, exist_ok=True)
         with _held(temporary, os.O_RDONLY) as descriptor:
             try:
@@ -106,6 +114,15 @@ def new_folder(path: Path, marker: str) -> Iterator[Path]:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         sync_directory(path.parent)
+
+
+def _foreign(path: Path) -> RunRefused:
+    return RunRefused(
+        str(path),
+        expected="a new name, or an earlier export, which is replaced",
+        found="something else of that name",
+        fix="Choose another -o, or remove it yourself.",
+    )
 
 
 def _temporary(path: Path) -> Path:

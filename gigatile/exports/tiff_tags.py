@@ -1,10 +1,11 @@
-"""The tags that all our TIFFs have: how pixels are stored, what they mean to a viewer, how large they are."""
+"""The tags that all our TIFFs have: how pixels are stored, what they mean to a viewer, how large they are, whose."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from gigatile.units import PixelSize
 
 ADOBE_DEFLATE, PALETTE, MIN_IS_BLACK, SEPARATE, CENTIMETRE = 8, 3, 1, 2, 3
 GDAL_NODATA = 42113
+_SOFTWARE_TAG, _SOFTWARE = 305, "gigatile export"
+SOFTWARE = Tag(_SOFTWARE_TAG, "ascii", _SOFTWARE.encode())
+"""Of the first directory: tells exports from all other TIFFs."""
 REDUCED = 1
 """NewSubfileType of a coarser level."""
 _SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
@@ -50,6 +54,17 @@ def pixel_tags(grid: TileGrid, values: Values, predictor: Predictor, planes: int
         # Planes beyond the first are no colours (TIFF 6.0, ExtraSamples: unspecified).
         *((Tag(338, "short", (0,) * (planes - 1)),) if planes > 1 else ()),
     )
+
+
+def is_exported_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF that we have exported."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as file:
+            return str(file.pages.first.tags.valueof(_SOFTWARE_TAG)) == _SOFTWARE
+    except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError):
+        return False  # no TIFF, or a damaged one: not ours to replace
 
 
 def colour_tags(palette: Sequence[Colour], dtype: np.dtype[Any]) -> tuple[Tag, ...]:

@@ -206,7 +206,7 @@ def test_what_a_killed_export_left_is_in_nobodys_way(scene, tmp_path):
 def test_two_exports_to_one_file_are_refused(scene, tmp_path):
     from gigatile.exports.target import new_file
 
-    with new_file(tmp_path / "a.tif") as file:
+    with new_file(tmp_path / "a.tif", lambda path: True) as file:
         file.write(b"first")
         with pytest.raises(RunRefused, match="one that is under way"):
             exported(scene, tmp_path / "a.tif")

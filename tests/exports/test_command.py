@@ -79,6 +79,38 @@ def test_the_result_itself_is_never_written_into(scene, capsys):
     assert not inside.exists()
 
 
+@pytest.fixture
+def foreign(folder):
+    """Content of files that are no exports."""
+    whole = (folder / "scene.tif").read_bytes()
+    return {"scene.tif": whole, "cut.tif": whole[:100], "notes.txt": b"What we found."}
+
+
+@pytest.mark.parametrize("kind", ["cog", "ome-tiff"])
+def test_a_file_that_is_no_earlier_export_is_never_overwritten(kind, foreign, scene, here, capsys):
+    for name, content in foreign.items():
+        (here / name).write_bytes(content)
+        told = refused(capsys, scene, "--to", kind, "-o", here / name)
+        assert "an earlier export, which is replaced, found something else" in told
+        assert (here / name).read_bytes() == content
+    assert {entry.name for entry in here.iterdir()} == set(foreign)
+
+
+@pytest.mark.parametrize("kind", ["cog", "ome-tiff", "ome-zarr-0.4"])
+def test_an_earlier_export_is_replaced(kind, scene, probabilities, tmp_path):
+    path = tmp_path / "map"
+    assert main(["export", str(probabilities), "--to", kind, "-o", str(path)]) == 0
+    before = list(tree(path).values()) if path.is_dir() else path.read_bytes()
+    assert main(["export", str(scene), "--to", kind, "-o", str(path)]) == 0
+    assert (list(tree(path).values()) if path.is_dir() else path.read_bytes()) != before
+
+
+def test_a_cohort_is_not_exported_over_its_own_images(cohort, folder, tmp_path, capsys):
+    assert main(["export", str(cohort), "--to", "cog", "-o", str(tmp_path)]) == 3
+    assert "a: not exported" in capsys.readouterr().err
+    assert (tmp_path / "a.tif").read_bytes() == (folder / "scene.tif").read_bytes()
+
+
 def copied_unfinished(run, path):
     """The same run with a block that failed."""
     shutil.copytree(run, path)

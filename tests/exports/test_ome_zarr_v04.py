@@ -166,3 +166,12 @@ def test_rioxarray_finds_crs_and_bounds(scene, tmp_path):
     assert level.rio.bounds() == pytest.approx(
         (UTM[2], UTM[5] + UTM[4] * height, UTM[2] + UTM[0] * width, UTM[5]), rel=1e-12
     )
+
+
+def test_an_ome_zarr_of_others_is_never_replaced(scene, tmp_path):
+    path = tmp_path / "slide.ome.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=2, attributes={"multiscales": [{"version": "0.4"}]})
+    group.create_array("0", shape=(4, 4), dtype="u1")[:] = 7
+    with pytest.raises(RunRefused, match="found something else"):
+        exported(scene, path)
+    assert (zarr.open_group(path, mode="r")["0"][:] == 7).all()
