@@ -1,0 +1,1 @@
+"""Detections, labels and polygons across seams: pure tables and arrays."""
