@@ -216,7 +216,8 @@ def normalize(text: str, where: Where) -> str:
 def roi(text: str, where: Where) -> str:
     """``XMIN,YMIN,XMAX,YMAX`` or a GeoJSON file."""
     if Path(text).suffix.lower() not in {".geojson", ".json"}:
-        box = many(number)(text, where)
-        if len(box) != 4:
-            raise refuse(text, where, "XMIN,YMIN,XMAX,YMAX or FILE.geojson")
+        if text.count(",") != 3:
+            fix = "Other files of polygons are converted by 'ogr2ogr area.geojson FILE'." if Path(text).suffix else ""
+            raise refuse(text, where, "XMIN,YMIN,XMAX,YMAX or FILE.geojson", fix)
+        many(number)(text, where)
     return text

@@ -130,8 +130,8 @@ class RestatedSource:
             raise UsageError(
                 f"{OVERRIDE} for {info.path}",
                 expected="a slide or a picture",
-                found="a georeferenced image, whose pixel size is that of its transform",
-                fix="Leave it out; if the transform is wrong, correct it with gdal_edit.py -a_ullr.",
+                found="a georeferenced image, whose pixel size is that of its transform and CRS",
+                fix="Leave it out; a wrong transform or CRS is corrected with gdal_edit.py (-a_ullr, -a_srs).",
             )
         self._info = _restated(info, PixelSize(size_um, size_um))
 

@@ -37,6 +37,8 @@ FINEST_RATIO = 10**6
 """Ratios of pixel sizes have denominators up to this: over a million pixels it moves none by 1e-6."""
 MOST_UPSAMPLING = 64
 """Grids finer by more than this are taken for a mistake in the unit."""
+MOST_EXTENTS = 2
+"""So are pixels larger than the image by more than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def grid_at(image: Image, pixel_size: float) -> ScaledGrid:
             where,
             expected="an image that says its own",
             found="none",
-            fix="State it with --source-pixel-size, or choose a level with --level.",
+            fix=_how_to_state_it(image),
         )
     if not pixel_size > 0 or pixel_size == float("inf") or min(own.y, own.x) / pixel_size > MOST_UPSAMPLING:
         raise UsageError(
@@ -125,6 +127,14 @@ def grid_at(image: Image, pixel_size: float) -> ScaledGrid:
             expected=f"at least 1/{MOST_UPSAMPLING} of the image's own, {own.y:g} x {own.x:g} {own.unit}",
             found=f"{pixel_size:g}",
             fix="It is meant in that unit.",
+        )
+    extent = max(size * side for size, side in zip(image.levels[0].shape, (own.y, own.x), strict=True))
+    if pixel_size > MOST_EXTENTS * extent:
+        raise UsageError(
+            where,
+            expected=f"at most {MOST_EXTENTS} times the longer side of the image, {extent:g} {own.unit}",
+            found=f"{pixel_size:g}",
+            fix=f"It is meant in that unit; the image's own is {own.y:g} x {own.x:g} {own.unit}.",
         )
     near: list[tuple[float, int]] = []
     for level in range(len(image.levels)):
@@ -135,6 +145,15 @@ def grid_at(image: Image, pixel_size: float) -> ScaledGrid:
     if near:
         return level_grid(image, min(near)[1])
     return grid_of_factor(image, (pixel_size / own.y, pixel_size / own.x))
+
+
+def _how_to_state_it(image: Image) -> str:
+    """What helps where there is no pixel size."""
+    if image.transform is not None:
+        return "Name its CRS with gdal_edit.py -a_srs, or choose a level with --level."
+    if image.crs is not None:
+        return "Warp it to a grid (gdalwarp), or choose a level with --level."
+    return "State it with --source-pixel-size, or choose a level with --level."
 
 
 def grid_of_factor(image: Image, factors: tuple[float, float]) -> ScaledGrid:

@@ -81,12 +81,19 @@ def find_tissue(image: Image) -> Tissue:
     Raises
     ------
     UsageError
-        It is no 8-bit RGB, or its background is dark.
+        It lies on the Earth, is no 8-bit RGB, or its background is dark.
     BlockError
         Bytes of the file cannot be read or decoded.
     """
     colours = tuple(i for i in range(len(image.info.channels)) if i != image.info.alpha)
     advice = "Give --mask FILE, a raster or GeoJSON of what counts, or --mask nodata."
+    if image.transform is not None or image.crs is not None:
+        raise UsageError(
+            f"mask tissue of {image.info.path}",
+            expected="a slide or a picture of tissue",
+            found="a georeferenced image",
+            fix=advice,
+        )
     if image.info.dtype != np.uint8 or len(colours) != 3:
         raise UsageError(
             f"mask tissue of {image.info.path}",

@@ -46,15 +46,6 @@ def selection_of(image: Image, roi: Roi, mask: str | Path) -> Selection | None:
     parts: list[Selection] = []
     if roi is not None:
         parts.append(_region(roi, image, frame))
-        if not parts[0].bounds.pixels:
-            height, width = image.shape[1:]
-            raise UsageError(
-                f"roi {roi if isinstance(roi, str | Path) else ''}".strip(),
-                expected=f"an area that meets the image, {width} x {height} pixels of level 0",
-                found=f"{roi!r:.80}" if isinstance(roi, Region | str) else "polygons beside it",
-                fix="Boxes, and polygons on slides, count pixels of level 0; polygons on scenes are in their `crs`, "
-                "else longitude and latitude.",
-            )
     if str(mask) not in ("none", "nodata"):
         parts.append(_mask(mask, image, frame))
         if not parts[-1].bounds.pixels:
@@ -65,13 +56,29 @@ def selection_of(image: Image, roi: Roi, mask: str | Path) -> Selection | None:
 
 
 def _region(roi: Region | str | Path | Mapping[str, Any], image: Image, frame: Frame) -> Selection:
+    selection: Selection
     if isinstance(roi, Region):
-        return Box.of_level0(roi.x0, roi.y0, roi.x1, roi.y1, frame)
-    if isinstance(roi, str) and Path(roi).suffix.lower() not in GEOJSON:
-        return _box(roi, frame)
-    if not isinstance(roi, str | Path | Mapping):
+        selection, found = Box.of_level0(roi.x0, roi.y0, roi.x1, roi.y1, frame), repr(roi)
+    elif isinstance(roi, str) and Path(roi).suffix.lower() not in GEOJSON:
+        selection, found = _box(roi, frame), roi
+    elif isinstance(roi, str | Path | Mapping):
+        polygons = read_geojson(roi, image, "roi")
+        selection = Polygons.of_level0(polygons, frame)
+        points = np.concatenate([ring for rings in polygons for ring in rings])
+        (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+        found = f"polygons from x {x0:.6g}, y {y0:.6g} to x {x1:.6g}, y {y1:.6g} in these"
+    else:
         raise UsageError("roi", expected="a Region, a path or GeoJSON", found=repr(roi))
-    return Polygons.of_level0(read_geojson(roi, image, "roi"), frame)
+    if not selection.bounds.pixels:
+        height, width = image.shape[1:]
+        raise UsageError(
+            f"roi {roi if isinstance(roi, str | Path) else ''}".strip(),
+            expected=f"an area with the centre of a pixel of the image, {width} x {height} pixels of level 0",
+            found=found,
+            fix="Boxes, and polygons on slides, count pixels of level 0; polygons on scenes are in their `crs`, "
+            "else longitude and latitude.",
+        )
+    return selection
 
 
 def _box(text: str, frame: Frame) -> Box:

@@ -8,7 +8,7 @@ A straight edge in one CRS is a curve in another: long edges are cut before they
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,10 @@ def read_geojson(place: str | Path | Mapping[str, Any], image: Image, option: st
     """
     where = option if isinstance(place, Mapping) else f"{option} {place}"
     document = place if isinstance(place, Mapping) else _loaded(Path(place), where)
-    polygons = [[_ring(ring, where) for ring in rings] for rings in _polygons(document, where)]
+    try:
+        polygons = [[_ring(ring, where) for ring in rings] for rings in _polygons(document, where)]
+    except RecursionError as error:
+        raise _too_deep(where) from error
     if not polygons:
         raise UsageError(where, expected="at least one polygon", found="none")
     if image.transform is None:
@@ -73,6 +76,8 @@ def _loaded(path: Path, where: str) -> Mapping[str, Any]:
         document = json.loads(path.read_bytes())
     except ValueError as error:
         raise UsageError(where, expected="GeoJSON", found=str(error)) from error
+    except RecursionError as error:
+        raise _too_deep(where) from error
     if isinstance(document, list):
         # QuPath writes lists of features, too.
         document = {"type": "FeatureCollection", "features": document}
@@ -85,18 +90,19 @@ def _polygons(item: Any, where: str) -> Iterator[Any]:
     """Coordinates of every polygon, whatever it is wrapped in."""
     kind = item.get("type") if isinstance(item, Mapping) else None
     if kind == "FeatureCollection":
-        for feature in item.get("features") or ():
+        for feature in _members(item, "features", where):
             yield from _polygons(feature, where)
     elif kind == "Feature":
         if item.get("geometry") is not None:
             yield from _polygons(item["geometry"], where)
     elif kind == "GeometryCollection":
-        for geometry in item.get("geometries") or ():
+        for geometry in _members(item, "geometries", where):
             yield from _polygons(geometry, where)
     elif kind == "MultiPolygon":
-        yield from item.get("coordinates") or ()
+        for rings in _members(item, "coordinates", where):
+            yield _list(rings, "coordinates", where)
     elif kind == "Polygon":
-        yield item.get("coordinates") or ()
+        yield _members(item, "coordinates", where)
     else:
         raise UsageError(
             where,
@@ -104,6 +110,20 @@ def _polygons(item: Any, where: str) -> Iterator[Any]:
             found=str(kind or "something else"),
             fix="Points and lines have no area: leave them out, or buffer them.",
         )
+
+
+def _members(item: Mapping[str, Any], key: str, where: str) -> Sequence[Any]:
+    return _list(item.get(key) or [], key, where)
+
+
+def _list(value: Any, key: str, where: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise UsageError(where, expected=f"a list as {key}", found=f"{value!r:.60}")
+    return value
+
+
+def _too_deep(where: str) -> UsageError:
+    return UsageError(where, expected="GeoJSON", found="collections or lists in each other, a thousand deep")
 
 
 def _ring(ring: Any, where: str) -> Floats:

@@ -58,6 +58,7 @@ def test_typed_text_becomes_its_value(parse, text, value):
         (v.executor, "dask"),
         (v.normalize, "percentile:99,1"),
         (v.roi, "0,0,10"),
+        (v.roi, "area.shp"),
         (v.as_text, " "),
         (v.whole(least=1, example=2), "9" * 30),
     ],
@@ -68,6 +69,11 @@ def test_what_an_option_does_not_take_is_refused_with_its_name_and_the_text(pars
     assert "--overlap" in str(refused.value)
     part = text.rpartition(",")[2].removeprefix("constant:")
     assert any(repr(shown) in str(refused.value) for shown in (text, part))
+
+
+def test_a_file_of_polygons_in_another_format_is_told_how_to_convert_it():
+    with pytest.raises(UsageError, match=r"FILE.geojson, found 'area.gpkg'. .*ogr2ogr"):
+        v.roi("area.gpkg", v.Where("roi"))
 
 
 def test_a_near_miss_is_pointed_out():

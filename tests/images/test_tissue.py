@@ -1,5 +1,7 @@
 """Tissue on pictures that are drawn here and on a real slide: glass, ink, padding and dust are none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +11,9 @@ from scipy import ndimage
 import gigatile as gt
 from gigatile.errors import UsageError
 from gigatile.images.components import without_small
+from gigatile.images.image import Image
 from gigatile.images.tissue import PADDING, find_tissue, grown, otsu, tissue_of
-from gigatile.testing.sources import noise
+from gigatile.testing.sources import UnitSource, noise
 from gigatile.tiling.region import Region
 from tests.data import data
 
@@ -129,6 +132,14 @@ def test_fluorescence_is_refused_with_advice():
     dark = (noise((3, 200, 300)) // 8 + 20).astype(np.uint8)
     with pytest.raises(UsageError, match=r"dark one, as of fluorescence.*--mask FILE"):
         find_tissue(gt.open(dark, axes="cyx").with_pixel_size(8.0))
+
+
+@pytest.mark.parametrize("place", [{"crs": "EPSG:32634"}, {"transform": (10.0, 0.0, 5e5, 0.0, -10.0, 4e6)}])
+def test_a_scene_is_no_slide(place):
+    source = UnitSource(drawn((EOSIN, 50, 150, 80, 200)), (64, 64))
+    source._info = replace(source.info, **place)
+    with pytest.raises(UsageError, match=r"found a georeferenced image.*--mask FILE"):
+        find_tissue(Image(source))
 
 
 @pytest.mark.parametrize("pixels", [noise((1, 50, 50)), noise((3, 50, 50), "uint16"), noise((5, 50, 50))])

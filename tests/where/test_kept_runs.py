@@ -154,7 +154,7 @@ def test_another_region_is_another_run_and_the_same_one_resumes(tmp_path):
     _, told = cli(*words, "--roi", "9,9,200,200", cwd=tmp_path, code=2)
     assert "selection" in told
     _, told = cli(*words, "--roi", "999,999,2000,2000", cwd=tmp_path, code=2)
-    assert "meets the image" in told
+    assert "found 999,999,2000,2000" in told
 
 
 def test_processes_do_it_too(tmp_path):

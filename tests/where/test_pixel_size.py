@@ -1,6 +1,7 @@
 """The processing grid of a pixel size: against sums worked out here, tiled against whole, and where it lies."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,32 @@ def test_pixels_that_are_not_square_become_square():
     blocks = everything(image).reshape(3, 30, 2, 15, 4).astype(float).mean(axis=(2, 4))
     np.testing.assert_allclose(everything(scaled), blocks, rtol=1e-6)
     assert scaled.scale == (2.0, 4.0)
+
+
+@pytest.mark.parametrize("wanted", [61.0, 1e9])
+def test_a_pixel_larger_than_the_image_is_taken_for_another_unit(wanted):
+    with pytest.raises(UsageError, match=r"2 times the longer side of the image, 30 micrometer.*own is 0.5 x 0.25"):
+        slide((60, 60), (0.5, 0.25)).at(wanted)
+
+
+@pytest.mark.parametrize(
+    ("place", "fix"),
+    [
+        ({}, "--source-pixel-size"),
+        ({"transform": (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)}, "gdal_edit.py -a_srs"),
+        ({"crs": "EPSG:32618"}, "gdalwarp"),
+    ],
+)
+def test_without_a_pixel_size_it_is_told_what_helps_with_this_image(place, fix):
+    source = UnitSource(noise((1, 60, 60)), (16, 16))
+    source._info = replace(source.info, pixel_size=None, **place)
+    with pytest.raises(UsageError, match=fix):
+        Image(source).at(1.0)
+    if place:
+        with pytest.raises(UsageError, match="georeferenced"):
+            Image(source).with_pixel_size(1.0)
+    else:
+        assert Image(source).with_pixel_size(1.0).at(2.0).grid_shape == (30, 30)
 
 
 class TestLevels:

@@ -190,7 +190,7 @@ class TestMaskFiles:
         assert np.array_equal(got, expected)
         with pytest.raises(UsageError, match="places that exist"):
             selection_of(image, {"type": "Polygon", "coordinates": [corners]}, "nodata")
-        with pytest.raises(UsageError, match="meets the image"):
+        with pytest.raises(UsageError, match=r"found polygons from x -\d{5}.* in these. Boxes"):
             selection_of(image, {"type": "Polygon", "coordinates": [[[9, 9], [9, 10], [10, 10]]]}, "nodata")
 
 
@@ -232,7 +232,12 @@ class TestGeoJson:
             ({"type": "Polygon", "coordinates": [[[1, 2], [3, 4]]]}, "at least 3 positions"),
             ({"type": "Polygon", "coordinates": [[["a", 2], [3, 4], [5, 6]]]}, "positions"),
             ({**SQUARE, "crs": {"properties": {"name": "EPSG:4326"}}}, "pixels of level 0"),
-            ("300,300,400,400", "meets the image"),
+            ({"type": "Polygon", "coordinates": 5}, "a list as coordinates, found 5"),
+            ({"type": "MultiPolygon", "coordinates": [5]}, "a list as coordinates, found 5"),
+            ({"type": "FeatureCollection", "features": {"a": 1}}, "a list as features"),
+            ({"type": "GeometryCollection", "geometries": "all"}, "a list as geometries"),
+            ({"type": "Polygon", "coordinates": [[[1, 1], [1.2, 1], [1, 1.2]]]}, "from x 1, y 1 to x 1.2, y 1.2"),
+            ("300,300,400,400", "120 x 100 pixels of level 0, found 300,300,400,400"),
             ("10,10,5,20", "XMIN < XMAX"),
             ("a,b", "XMIN,YMIN"),
             (17, "a Region, a path"),
@@ -246,5 +251,13 @@ class TestGeoJson:
         (tmp_path / "x.geojson").write_text("{")
         with pytest.raises(UsageError, match="expected GeoJSON"):
             selection_of(self.image, tmp_path / "x.geojson", "none")
+        (tmp_path / "x.geojson").write_text("[" * 9999 + "]" * 9999)
+        with pytest.raises(UsageError, match="a thousand deep"):
+            selection_of(self.image, tmp_path / "x.geojson", "none")
+        nested = SQUARE
+        for _ in range(2000):
+            nested = {"type": "GeometryCollection", "geometries": [nested]}
+        with pytest.raises(UsageError, match="a thousand deep"):
+            selection_of(self.image, nested, "none")
         with pytest.raises(ImageError, match="nothing at that path"):
             selection_of(self.image, tmp_path / "y.geojson", "none")
