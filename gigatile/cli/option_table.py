@@ -135,6 +135,13 @@ OPTIONS = (
         "beyond the image (default: reflect)",
         v.border,
     ),
+    Option(
+        "tiling",
+        "border_of",
+        "image|footprint",
+        "what it continues: the image, or its valid pixels as well (default: image)",
+        v.one_of("image", "footprint"),
+    ),
     Option("tiling", "multiscale", "1,0.5", "average over these scales (default: 1)", v.many(v.positive)),
     Option(
         "tiling",

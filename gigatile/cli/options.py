@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gigatile.models.card import ModelCard
     from gigatile.models.values import Activation
     from gigatile.tiling.axis import Blend
+    from gigatile.tiling.tiling import BorderOf
 
 Existing = Literal["resume", "retry-failed", "overwrite"]
 USUAL_TILE = 512
@@ -56,6 +57,7 @@ class RunOptions:
     margin: int | None
     blend: Blend | None
     border: str
+    border_of: BorderOf
     class_names: tuple[str, ...]
     class_colors: tuple[tuple[int, int, int], ...]
     batch: int | None
@@ -276,6 +278,7 @@ def _options(
         margin=value("margin"),
         blend=value("blend"),
         border=value("border", "reflect"),
+        border_of=value("border_of", "image"),
         class_names=value("class_names", ()),
         class_colors=colors,
         batch=value("batch"),

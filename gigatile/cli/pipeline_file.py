@@ -97,6 +97,7 @@ class PipelineFile(BaseModel):
     margin: One | None = None
     blend: StrictStr | None = None
     border: StrictStr | None = None
+    border_of: StrictStr | None = None
     multiscale: Several | None = None
     tta: StrictStr | None = None
     score: One | None = None

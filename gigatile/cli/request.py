@@ -52,6 +52,7 @@ def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
         margin=_or_auto(options.margin),
         blend=options.blend,
         border=options.border,
+        border_of=options.border_of,
         block=options.block,
     )
     made = plan(

@@ -16,6 +16,7 @@ from gigatile.engine.pipes import Clock, WriteBehind
 from gigatile.engine.region import EVERYTHING, Inference, Progress, Tally, infer_region
 from gigatile.engine.scales import ScaledEngine, ScaledWork, averaged_rows
 from gigatile.engine.schedule import ReadSchedule
+from gigatile.images.footprint import window_reader
 from gigatile.images.image import Image
 from gigatile.machine import peak_resident_bytes
 from gigatile.outputs.pyramid import downsample_shard
@@ -121,9 +122,10 @@ class BlockEngine:
         self._kept = plan.kept
         if self._kept is not None:
             pending = pending & plan.kept_blocks
-        self._schedule = ReadSchedule(source_reads(plan.grid, plan.image.grid), plan.blocks, level, pending)
+        self._schedule = ReadSchedule(
+            source_reads(plan.grid, plan.image.grid, plan.beyond_px), plan.blocks, level, pending
+        )
         plan.image.use_cache(plan.memory.cache_bytes, self._schedule)
-        self._border = plan.tiling.parsed_border
         model = plan.model.model
         # Callables are not tried before a run: theirs could be bits that depend on the batch.
         untried = model.calls_once and plan.batch > 1
@@ -228,16 +230,13 @@ class BlockEngine:
 
     def _reader(self, key: BlockKey, image: Image) -> Callable[[Region], tuple[Array, Array | None]]:
         """Reads windows for one block, and tells the cache where it stands."""
-        masked = self._plan.mask == "nodata"
         rounded = self._plan.model.values.needs_bytes and not image.grid.is_level
+        beyond = self._plan.beyond_px
+        read_window = window_reader(image, self._plan.tiling, self._plan.mask)
 
         def read(window: Region) -> tuple[Array, Array | None]:
-            self._schedule.reading(key.row, key.col, image.grid.first_row(window.y0))
-            valid: Array | None = None
-            if masked:
-                pixels, valid = image.read_with_validity(window, self._border)
-            else:
-                pixels = image.read(window, border=self._border)
+            self._schedule.reading(key.row, key.col, image.grid.first_row(window.y0 - beyond))
+            pixels, valid = read_window(window)
             return np.rint(pixels).astype(np.uint8) if rounded else pixels, valid
 
         return read

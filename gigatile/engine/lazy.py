@@ -66,6 +66,9 @@ def map_overlap(array: Any, model: LoadedModel | Any, tiling: Tiling | None = No
     if len(loaded.values.multiscale) > 1:
         found = "multiscale " + ",".join(str(scale) for scale in loaded.values.multiscale)
         raise UsageError("map_overlap", expected="a model at one scale", found=found, fix="Use gt.run.")
+    if tiling is not None and tiling.border_of != "image":
+        fix = "Use gt.run: a dask array does not say which of its pixels are valid."
+        raise UsageError("map_overlap", expected="border_of image", found=f"border_of {tiling.border_of}", fix=fix)
     channels, height, width = (int(size) for size in array.shape)
     tiling = with_tile(tiling or Tiling(), loaded)
     check_border(tiling.parsed_border, array.dtype)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from gigatile.engine.pipes import Clock
 from gigatile.engine.region import EVERYTHING, Inference, Progress, Read, Tally, infer_region
 from gigatile.engine.schedule import ReadSchedule
+from gigatile.images.footprint import window_reader
 from gigatile.plans.kept import Wanted, WantedScaledTiles
 from gigatile.plans.plan import Plan
 from gigatile.plans.scales import PIECE_BYTES, ScaledPass
@@ -63,15 +64,11 @@ class ScaledEngine:
         self._schedule.finished(row, col)
 
     def _reader(self, row: int, col: int) -> Read:
-        border, masked = self._plan.tiling.parsed_border, self._plan.mask == "nodata"
+        read_window = window_reader(self._image, self._plan.tiling, self._plan.mask)
 
         def read(window: Region) -> tuple[Array, Array | None]:
-            self._schedule.reading(row, col, self._image.grid.first_row(window.y0))
-            valid: Array | None = None
-            if masked:
-                pixels, valid = self._image.read_with_validity(window, border)
-            else:
-                pixels = self._image.read(window, border=border)
+            self._schedule.reading(row, col, self._image.grid.first_row(window.y0 - self._pass.y.beyond))
+            pixels, valid = read_window(window)
             return np.rint(pixels).astype(np.uint8) if self._plan.model.values.needs_bytes else pixels, valid
 
         return read

@@ -18,6 +18,7 @@ import numpy as np
 from gigatile.engine.pipes import read_ahead
 from gigatile.engine.stitcher import RegionStitcher
 from gigatile.errors import UsageError
+from gigatile.images.footprint import window_reader
 from gigatile.images.image import Image
 from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Grid, Tiling
@@ -33,7 +34,7 @@ class Tile:
     row: int
     col: int
     pixels: Array
-    """Stored pixels, shape (c, tile_y, tile_x), mirrored (or what the border rule says) beyond the image."""
+    """Stored pixels, shape (c, tile_y, tile_x), mirrored (or what the border rule says) beyond what it continues."""
     read: Region
     """What `pixels` covers; hangs over the image at its borders."""
     core: Region
@@ -66,12 +67,12 @@ def tiles(image: Image, tiling: Tiling, order: Order = "row") -> Iterator[Tile]:
     if order not in get_args(Order):
         raise UsageError("order", expected="one of " + ", ".join(get_args(Order)), found=repr(order))
     grid = _grid(image, tiling)
-    border = tiling.parsed_border
+    read_window = window_reader(image, tiling.resolved(tiling.tile_yx), "none")
 
     def read() -> Iterator[Tile]:
         for row, col in _ordered(grid, order):
             window = grid.band(row, range(col, col + 1))
-            yield Tile(row, col, image.read(window, border=border), window, grid.core(row, col))
+            yield Tile(row, col, read_window(window)[0], window, grid.core(row, col))
 
     with read_ahead(read(), "gigatile-tiles") as ahead:
         yield from ahead

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from gigatile.errors import MemoryRefused, ModelError, OverlapWarning
+from gigatile.images.footprint import beyond_px
 from gigatile.images.image import Image
 from gigatile.machine import available_bytes, available_cores, base_bytes
 from gigatile.models.card_fit import fitted_image, with_names_for
@@ -291,6 +292,7 @@ def _demand(draft: Plan, block: tuple[int, int]) -> Demand:
         batch=draft.batch,
         base_bytes=base_bytes(),
         passes=draft.passes,
+        beyond=draft.beyond_px,
         upload_bytes=draft.upload_bytes,
         selection=draft.selection,
     )
@@ -318,6 +320,7 @@ def _what_fits(draft: Plan, budget: int) -> str:
             _demand(draft, block),
             grid=grid,
             trial=trial,
+            beyond=beyond_px(draft.image, tiling),
             chunk_height=chunk_side(grid.y.stride, block[0]),
             passes=scaled_passes(draft.image, tiling, draft.model.output, draft.model.values.multiscale),
         )

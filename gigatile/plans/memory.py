@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gigatile.images.footprint import continuing_bytes
 from gigatile.images.image import IN_FLIGHT_BYTES, Image
 from gigatile.images.info import Level
 from gigatile.images.resample import SLAB_BYTES
@@ -105,6 +106,8 @@ class Demand:
     """The scales beside 1."""
     selection: Selection | None = None
     """What is kept."""
+    beyond: int = 0
+    """Pixels that may be read beyond the tiles, to continue a footprint."""
     upload_bytes: int = 0
     """What the writer of a shard holds, where the result goes into a bucket."""
 
@@ -119,10 +122,12 @@ class Demand:
         # Comparing with nodata makes a bool for each stored value, and its combination.
         checks = band_px * (read + 2) if self.image.has_validity else 0
         band = band_px * read * self.image.dtype.itemsize
+        footprint = continuing_bytes(self.image, (tile_y, band_px // tile_y), self.beyond, self.image.dtype.itemsize)
         support = min(grid.y.stride + 2 * grid.y.reach, height)
         source = self.image.grid
         # Rows of the file as float64, and the weights of its columns.
-        row = band_px // tile_y * (read * 8 * (int(source.y.step) + 2) + 32) * (int(source.x.step) + 2)
+        width_read = band_px // tile_y + 2 * self.beyond
+        row = width_read * (read * 8 * (int(source.y.step) + 2) + 32) * (int(source.x.step) + 2)
         rows = min(support + self.chunk_height, height)
         k, item = self.trial.channels_out, max(self.trial.dtype.itemsize, 4)
         shared_x, shared_y = 2 * grid.x.reach, 2 * grid.y.reach
@@ -133,6 +138,7 @@ class Demand:
         return {
             # One band in use, one waiting, one being read; folding one at the border takes two copies more.
             "bands read ahead": 5 * band + checks,
+            **({"the footprint's edge": footprint} if footprint else {}),
             "batch": 2 * self.batch * len(self.image.selected) * tile_px * 4,
             "model": self.batch * (self.trial.bytes_per_tile + 2 * k * predicted_px * item),
             # What overlaps is held four times more: two steps of the mean, and the comparison of neighbours.
@@ -193,14 +199,17 @@ class Demand:
         unit_x = max(b - a for a, b in zip(level.edges_x, level.edges_x[1:], strict=False))
         deep = len(self.image.info.channels) * self.image.info.dtype.itemsize
         y, x = float(self.image.grid.y.step), float(self.image.grid.x.step)
-        shared = 2 * grid.y.halo * y + 2 * unit_y
-        across = min((self.block[1] + 2 * grid.x.halo) * x + 2 * unit_x, level.shape[1] + unit_x)
+        more = 2 * self.beyond
+        shared = (2 * grid.y.halo + more) * y + 2 * unit_y
+        across = min((self.block[1] + 2 * grid.x.halo + more) * x + 2 * unit_x, level.shape[1] + unit_x)
         least = lanes * across * shared * deep
         # What a row of blocks shares with the next one, what a block shares with its right neighbour, and what each
         # lane is reading; the cache evicts down to nine tenths.
-        below, beside = _shared_px(grid.y) * y + 2 * unit_y, _shared_px(grid.x) * x + 2 * unit_x
-        tall = min((self.block[0] + _shared_px(grid.y)) * y + 2 * unit_y, level.shape[0] + unit_y)
-        held = (level.shape[1] + unit_x) * below + lanes * (beside * tall + across * (grid.y.tile * y + 2 * unit_y))
+        shared_y, shared_x = _shared_px(grid.y) + more, _shared_px(grid.x) + more
+        below, beside = shared_y * y + 2 * unit_y, shared_x * x + 2 * unit_x
+        tall = min((self.block[0] + shared_y) * y + 2 * unit_y, level.shape[0] + unit_y)
+        band = (grid.y.tile + more) * y + 2 * unit_y
+        held = (level.shape[1] + unit_x) * below + lanes * (beside * tall + across * band)
         return int(least), int(held * deep / 0.9)
 
     def _decoded_ratio(self, cache: int, least: int, enough: int) -> float:
@@ -209,7 +218,7 @@ class Demand:
             return 1.0
         level, blocks = self.image.levels[self.image.level], self._blocks
         rows, cols = blocks.grid
-        reads = source_reads(self.grid, self.image.grid)
+        reads = source_reads(self.grid, self.image.grid, self.beyond)
         reads_y = [reads.y.reads(blocks.region(i, 0).y0, blocks.region(i, 0).y1) for i in range(rows)]
         reads_x = [reads.x.reads(blocks.region(0, j).x0, blocks.region(0, j).x1) for j in range(cols)]
         decoded = _touched(level, reads_y, 0) * _touched(level, reads_x, 1)

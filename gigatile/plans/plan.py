@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gigatile.images.footprint import beyond_px
 from gigatile.images.image import Image
 from gigatile.models.model import LoadedModel
 from gigatile.models.normalise import Normalisation
@@ -77,6 +78,11 @@ class Plan:
     def passes(self) -> tuple[ScaledPass, ...]:
         """The scales beside 1, the processing grid itself."""
         return scaled_passes(self.image, self.tiling, self.model.output, self.model.values.multiscale)
+
+    @property
+    def beyond_px(self) -> int:
+        """Pixels that may be read beyond the tiles, to continue a footprint."""
+        return beyond_px(self.image, self.tiling)
 
     @property
     def kept(self) -> Kept | None:
@@ -164,6 +170,8 @@ class Plan:
                 "margin": tiling.margin,
                 "blend": tiling.blend,
                 "border": tiling.border,
+                # Named only where it was asked for: runs from before it was there keep their fingerprints.
+                **({} if tiling.border_of == "image" else {"border_of": tiling.border_of}),
             },
             "output": self.rule.output,
             "dtype": str(self.rule.dtype),
@@ -267,7 +275,8 @@ class Plan:
             (
                 "tiles",
                 f"{self.share.tiles} ({rows} x {cols}{kept}) of {tiling.tile_yx[0]} x {tiling.tile_yx[1]} px, "
-                f"overlap {tiling.overlap}, margin {tiling.margin}, blend {tiling.blend}, border {tiling.border}",
+                f"overlap {tiling.overlap}, margin {tiling.margin}, blend {tiling.blend}, border {tiling.border}"
+                + (" of the valid pixels" if tiling.border_of == "footprint" else ""),
             ),
             ("overlap", self.choice.text),
             *self._scale_lines(),

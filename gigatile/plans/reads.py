@@ -22,10 +22,13 @@ class AxisSourceReads:
 
     axis: Axis
     sampling: Sampling
+    beyond: int
+    """Pixels of the grid that may be read beyond the tiles, to continue a footprint."""
 
     def reads(self, start: int, stop: int) -> tuple[int, int]:
         """Pixels of the level that are read for the pixels ``[start, stop)`` of the result, mirrored included."""
-        return self.sampling.sources(*self.axis.reads(start, stop))
+        low, high = self.axis.reads(start, stop)
+        return self.sampling.sources(max(low - self.beyond, 0), min(high + self.beyond, self.axis.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,6 @@ class SourceReads:
     x: AxisSourceReads
 
 
-def source_reads(grid: Grid, source: ScaledGrid) -> SourceReads:
-    """The reads of tiles on a grid that is made from a level."""
-    return SourceReads(AxisSourceReads(grid.y, source.y), AxisSourceReads(grid.x, source.x))
+def source_reads(grid: Grid, source: ScaledGrid, beyond: int = 0) -> SourceReads:
+    """The reads of tiles on a grid that is made from a level, and `beyond` pixels of the grid on each side."""
+    return SourceReads(AxisSourceReads(grid.y, source.y, beyond), AxisSourceReads(grid.x, source.x, beyond))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
+from gigatile.images.footprint import beyond_px, continuing_bytes
 from gigatile.images.image import Image
 from gigatile.images.resample import SLAB_BYTES, ScaledGrid, scaled_grid
 from gigatile.models.warmup import Trial
@@ -35,6 +36,8 @@ class PassAxis:
     """Tiles of the scaled image."""
     down: Sampling
     up: Upsampling
+    beyond: int
+    """Pixels of the scaled image that may be read beyond the tiles, to continue a footprint."""
 
     def covering(self, start: int, stop: int) -> range:
         """The tiles that are needed for some pixels of the result."""
@@ -42,7 +45,8 @@ class PassAxis:
 
     def reads(self, start: int, stop: int) -> tuple[int, int]:
         """Pixels of the source level that those tiles read, mirrored included."""
-        return self.down.sources(*self.axis.reads(*self.up.needed(start, stop)))
+        low, high = self.axis.reads(*self.up.needed(start, stop))
+        return self.down.sources(max(low - self.beyond, 0), min(high + self.beyond, self.axis.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def scaled_passes(
         source = scaled_grid(image, scale)
         grid = tiling.grid(source.shape, output)
         y, x = (
-            PassAxis(axis, down, Upsampling(scale, axis.length))
+            PassAxis(axis, down, Upsampling(scale, axis.length), beyond_px(image, tiling))
             for axis, down in ((grid.y, source.y), (grid.x, source.x))
         )
         passes.append(ScaledPass(scale, source.level, y, x))
@@ -150,7 +154,8 @@ def lane_bytes(scaled: ScaledPass, image: Image, blocks: Blocks, trial: Trial, b
     band_width = x.tiles * grid.x.step + 2 * grid.x.halo
     # Float pixels and their validity; copies as for scale 1.
     bands = 5 * grid.y.tile * band_width * (4 * c + 1)
-    source_row = (c + 1) * 8 * (int(scaled.y.down.step) + 2) * int(band_width * scaled.x.down.step + 2)
+    read_width = band_width + 2 * scaled.x.beyond
+    source_row = (c + 1) * 8 * (int(scaled.y.down.step) + 2) * int(read_width * scaled.x.down.step + 2)
     output = grid.y.output
     given, got = grid.y.tile * grid.x.tile, output.of_tile(grid.y.tile) * output.of_tile(grid.x.tile)
     support = min(grid.y.stride + 2 * grid.y.reach, y.pixels)
@@ -160,6 +165,7 @@ def lane_bytes(scaled: ScaledPass, image: Image, blocks: Blocks, trial: Trial, b
     pieces = 6 * max(PIECE_BYTES, 8 * k * min(blocks.side[1], blocks.shape[1]))
     return (
         bands
+        + continuing_bytes(image, (grid.y.tile, band_width), scaled.y.beyond, 4)
         + 4 * max(SLAB_BYTES, source_row)
         + batch * (2 * 4 * c * given + k * item * got)
         + k * item * open_rows
@@ -177,8 +183,8 @@ def useful_cache(scaled: ScaledPass, image: Image, blocks: Blocks, lanes: int) -
     deep = len(image.info.channels) * image.info.dtype.itemsize
     across = min(x.reads + 2 * unit_x, level.shape[1] + unit_x)
     tall = min(y.reads + 2 * unit_y, level.shape[0] + unit_y)
-    least = lanes * across * (int(2 * grid.y.halo * scaled.y.down.step) + 2 * unit_y) * deep
-    band = int(grid.y.tile * scaled.y.down.step) + 2 * unit_y
+    least = lanes * across * (int(2 * (grid.y.halo + scaled.y.beyond) * scaled.y.down.step) + 2 * unit_y) * deep
+    band = int((grid.y.tile + 2 * scaled.y.beyond) * scaled.y.down.step) + 2 * unit_y
     below, beside = y.shared + 2 * unit_y, x.shared + 2 * unit_x
     held = (level.shape[1] + unit_x) * below + lanes * (beside * tall + across * band)
     return least, max(least, int(held * deep / 0.9))

@@ -37,16 +37,34 @@ class Border:
         ndarray, shape (stop - start,), intp
             Positions in ``[0, size)``; -1 for pixels that take the constant.
         """
-        position = np.arange(start, stop)
+        return self.folded(np.arange(start, stop), size)
+
+    def folded(self, position: npt.NDArray[Any], size: int | npt.NDArray[Any]) -> npt.NDArray[np.intp]:
+        """Where pixels at any positions of axes come from.
+
+        Parameters
+        ----------
+        position : ndarray of int, shape (n,)
+            0 is the first pixel of the axis.
+        size : int, or ndarray of int, shape (n,)
+            Of the axis, or of the one that each position counts along.
+
+        Returns
+        -------
+        ndarray, shape (n,), intp
+            As `index` gives them.
+        """
+        position = position.astype(np.intp)
         if self.rule == "edge":
-            return np.clip(position, 0, size - 1)
+            clipped: npt.NDArray[np.intp] = np.clip(position, 0, size - 1)
+            return clipped
         if self.rule == "constant":
             return np.where((position < 0) | (position >= size), -1, position)
         if self.rule == "symmetric":
             folded = position % (2 * size)
             return np.where(folded >= size, 2 * size - 1 - folded, folded)
         # The period of reflect is 2 (size - 1); a single pixel is its own mirror image.
-        period = max(2 * (size - 1), 1)
+        period = np.maximum(2 * (size - 1), 1)
         folded = position % period
         return np.where(folded >= size, period - folded, folded)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import gcd, isqrt
-from typing import Literal
+from typing import Literal, get_args
 
 from gigatile.errors import UsageError
 from gigatile.tiling.axis import BLENDS, Axis, Blend
@@ -25,6 +25,7 @@ from gigatile.tiling.region import Region
 
 DEFAULT_TILE = 512
 CHUNK_TARGET = 512
+BorderOf = Literal["image", "footprint"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class Tiling:
     """What lies beyond the image: ``reflect`` (numpy's), ``symmetric``, ``edge`` or ``constant:V``."""
     block: int | None = None
     """Side of a block in pixels, rounded up to whole cores; None: chosen by the plan."""
+    border_of: BorderOf = "image"
+    """What the border rule continues: the array alone, or before it the valid pixels (``footprint``), so that the
+    model does not see nodata beside them; see `gigatile.tiling.footprint`."""
 
     def __post_init__(self) -> None:
         for name in ("tile", "overlap", "margin", "block"):
@@ -57,6 +61,8 @@ class Tiling:
         if self.blend is not None and self.blend not in BLENDS:
             raise UsageError("blend", expected=f"one of {', '.join(BLENDS)}", found=repr(self.blend))
         parse_border(self.border)
+        if self.border_of not in get_args(BorderOf):
+            raise UsageError("border_of", expected=" or ".join(get_args(BorderOf)), found=repr(self.border_of))
         if isinstance(self.overlap, int) and self.overlap % 2:
             fix = f"Type {self.overlap + 1} or {self.overlap - 1}."
             raise UsageError("overlap", expected="an even number of pixels", found=str(self.overlap), fix=fix)
@@ -128,6 +134,13 @@ class Tiling:
     def parsed_border(self) -> Border:
         """The border rule as a value."""
         return parse_border(self.border)
+
+    @property
+    def footprint_reach(self) -> int:
+        """Pixels beyond the valid ones that are continued: the halo, or none; only for a resolved tiling."""
+        if self.overlap == "auto":
+            raise ValueError("Tiling.footprint_reach: resolve the tiling first")
+        return self.overlap // 2 if self.border_of == "footprint" else 0
 
 
 @dataclass(frozen=True, slots=True)
