@@ -92,6 +92,8 @@ def resolution_tags(size: PixelSize | None, factor: int) -> tuple[Tag, ...]:
 
 def nodata_text(value: float) -> bytes:
     """The value of invalid pixels as GDAL writes it."""
+    if isinstance(value, int):
+        return str(value).encode()  # of 64 bits GDAL reads the digits alone: 9.2e+18 would be 9
     return b"nan" if math.isnan(value) else f"{value:.17g}".encode()
 
 

@@ -83,6 +83,8 @@ def open_source(target: str | Path | Any, axes: str | None = None) -> Source:
         )
     place = str(target)
     parts = stack_parts(place)
+    if len(parts) > 1 and "" in parts:
+        raise UsageError("image", expected="a file on each side of +", found=repr(place), fix="Leave out the last +.")
     if len(parts) > 1:
         return StackSource([open_source(part, axes) for part in parts])
     if scheme_of(place) not in ("", "file"):

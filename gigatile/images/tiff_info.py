@@ -12,7 +12,7 @@ import numpy as np
 
 from gigatile.images.channels import distinct
 from gigatile.images.gdal import own_crs
-from gigatile.images.geotiff import Geo, read_geo
+from gigatile.images.geotiff import GDAL_NODATA, Geo, read_geo, read_nodata
 from gigatile.images.info import ImageInfo, Level
 from gigatile.images.ome import MICROMETERS, OmePixels, read_ome
 from gigatile.images.pixel_size import PixelSizeChoice, PixelSizeClaim, choose_pixel_size, number_in
@@ -40,7 +40,11 @@ def describe(tif: Any, path: str, pages: Pages, levels: tuple[Level, ...]) -> Im
     """Everything a TIFF says of itself. `tif`, a `tifffile.TiffFile`, must be open."""
     base = pages.levels[0][0].keyframe
     dtype = np.dtype(base.dtype)
-    geo = read_geo(base.tags.valueof, dtype) if pages.format in ("geotiff", "tiff") else Geo()
+    if pages.format in ("geotiff", "tiff"):
+        geo = read_geo(base.tags.valueof, dtype)
+    else:  # GDAL's tag says what is invalid in OME-TIFFs, too: in class maps that are given as masks
+        nodata, nodata_notes = read_nodata(base.tags.valueof(GDAL_NODATA), dtype)
+        geo = Geo(nodata=nodata, notes=nodata_notes)
     ome = read_ome(tif.ome_metadata or "") if pages.format == "ome-tiff" else OmePixels()
     size = _pixel_size(tif, base, pages.format, ome)
     if geo.transform or pages.format == "geotiff":

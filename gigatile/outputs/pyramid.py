@@ -104,8 +104,11 @@ def reduce(pixels: np.ndarray[Any, Any], fill: float, method: Downsampling) -> n
     np.divide(total, count, out=total, where=count > 0)
     if pixels.dtype.kind != "f":
         np.rint(total, out=total)
-    total[count == 0] = fill
-    return total.astype(pixels.dtype)
+    empty = count == 0
+    total[empty] = 0
+    means = total.astype(pixels.dtype)
+    means[empty] = fill  # not before: float64 cannot hold the largest integers of 64 bits
+    return means
 
 
 def _band(

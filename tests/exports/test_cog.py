@@ -235,3 +235,22 @@ def test_real_scenes_stay_where_they_are(name, tmp_path):
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.open(source) as one, rasterio.open(exported(tmp_path / "run", tmp_path / "out.tif")) as other:
             assert (other.transform, other.crs, other.shape) == (one.transform, one.crs, one.shape)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int32", "uint32", "int16", "int8"])
+@pytest.mark.usefixtures("scene")
+def test_integers_of_any_width_keep_their_nodata(dtype, folder, tmp_path):
+    def counted(batch):
+        return np.round(batch[:, :1] * 50).astype(dtype)
+
+    tiling = gt.Tiling(tile=128, overlap=32, blend="trim")
+    assert run_small(gt.open(folder / "scene.tif"), counted, tmp_path / "run", tiling, output="raw").complete
+    with rasterio.open(exported(tmp_path / "run", tmp_path / "a.tif")) as file:
+        # rasterio has no nodata of 64 bits, the mask is GDAL's own
+        assert file.nodata == (None if "64" in dtype else np.iinfo(dtype).max)
+        valid = file.read_masks(1) > 0
+        values = file.read(1)
+    assert not valid[:250, :300].any()
+    assert valid[250:].all()
+    assert (values[:250, :300] == np.iinfo(dtype).max).all()
+    assert {1, 9} <= set(values[valid].tolist()), "what a nodata cut off at its first digit would be"

@@ -15,6 +15,7 @@ from gigatile.errors import UsageError
 from gigatile.exports import tiff_tags
 from gigatile.exports.ome_tiff import export_ome_tiff
 from gigatile.exports.result import Result
+from gigatile.selections.choose import selection_of
 from tests.data import data
 from tests.exports.samples import COLOURS, NAMES, RGB, levels, softly
 from tests.small_runs import run_small
@@ -152,3 +153,12 @@ def test_integers_of_64_bits_are_refused(scene, tmp_path):
     with pytest.raises(UsageError, match="found int64"):
         export_ome_tiff(replace(result, layouts=layouts, output="raw"), tmp_path / "a.ome.tif")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_as_a_mask_it_keeps_no_pixel_that_is_invalid(scene, folder, tmp_path):
+    classes = levels(scene)[0]
+    assert {0, 1, 255} <= set(np.unique(classes))
+    image = gt.open(folder / "scene.tif")
+    path = exported(scene, tmp_path / "map.ome.tif")
+    kept = selection_of(image, None, path).window(gt.Region(0, 0, *classes.shape))
+    np.testing.assert_array_equal(kept, (classes != 0) & (classes != 255))

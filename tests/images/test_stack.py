@@ -11,7 +11,7 @@ import rasterio
 from rasterio.enums import Resampling
 
 import gigatile as gt
-from gigatile.errors import ImageError
+from gigatile.errors import ImageError, UsageError
 from gigatile.images.image import REFLECT, Image
 from gigatile.images.open import open_source
 from gigatile.images.places import stack_parts
@@ -201,6 +201,14 @@ def test_a_plus_in_a_name_is_no_stack(tmp_path, monkeypatch):
     assert stack_parts("none+gone") == ("none+gone",)
     assert stack_parts("s3://b/x+y.tif") == ("s3://b/x+y.tif",)
     assert stack_parts("s3://b/x+y.tif+s3://b/z.tif+d") == ("s3://b/x+y.tif", "s3://b/z.tif", "d")
+
+
+@pytest.mark.parametrize("name", ["a.tif+", "+a.tif", "a.tif++a.tif"])
+def test_a_plus_without_a_file_is_told(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.tif", noise(64))
+    with pytest.raises(UsageError, match="a file on each side of"):
+        gt.open(name)
 
 
 def test_a_run_over_single_band_files_is_the_run_over_the_stacked_file(tmp_path):

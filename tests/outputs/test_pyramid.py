@@ -112,6 +112,14 @@ def test_infinities_and_large_values_do_not_turn_into_nan():
     assert reduce(np.full((2, 2), np.inf, np.float32), math.nan, "mean").item() == math.inf
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "int32"])
+def test_invalid_integers_stay_invalid_at_any_width(dtype):
+    fill = int(np.iinfo(dtype).max)
+    pixels = np.full((4, 4), fill, dtype)
+    pixels[0, 0], pixels[2, 2], pixels[2, 3] = 7, 4, 8
+    assert reduce(pixels, fill, "mean").tolist() == [[7, fill], [fill, 6]]
+
+
 def test_classes_are_never_mixed(tmp_path):
     layouts = pyramid_layouts(make_layout((600, 300), shard=(64, 64), chunk=(32, 32)))
     pixels = np.random.default_rng(0).choice(np.array([0, 7, 255], np.uint8), (600, 300))
