@@ -1,5 +1,7 @@
 """Tables of objects for tests: boxes and outlines at random places, in order of ymin, xmin."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,3 +62,13 @@ def write_table(sink: Any, rows: pa.Table, metadata: ObjectsMetadata, batch: int
         for piece in rows.to_batches(max_chunksize=batch):
             writer.write(piece)
         return writer.finish(oversized)
+
+
+def write_run(folder: Path, made: Path, rows: pa.Table, metadata: ObjectsMetadata) -> Path:
+    """A run directory that holds a table, with the run.json of a small run that was made; returns the folder."""
+    document = json.loads((made / "run.json").read_text())
+    document["plan"]["task"] = metadata.task
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(document))
+    write_table(folder / "objects.parquet", rows, metadata)
+    return folder

@@ -71,6 +71,7 @@ class ObjectsWriter:
             use_dictionary=["class", "class_name"],
             # Parquet has all types of these columns itself; readers that find Arrow's schema overlook what comes later.
             store_schema=False,
+            write_page_checksum=True,
             write_statistics=[*counted, *(f"bbox.{name}" for name in BOX)],
         )
         self._waiting: list[Any] = []

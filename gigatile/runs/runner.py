@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, Literal
 
-from gigatile.errors import UsageError
 from gigatile.events import OnEvent, TilesInferred, Warned, ignore
 from gigatile.executors.executor import Callbacks
 from gigatile.executors.queue import Policy
@@ -18,6 +17,7 @@ from gigatile.runs.carrier import Carrier, open_carrier
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.execution import How
 from gigatile.runs.status import Status, status
+from gigatile.tiling.region import Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +45,27 @@ class Result:
             return zarr.open_array(zarr_store(place), path="0", mode="r")
         return zarr.open_array(place, path="0", mode="r")
 
-    def objects(self) -> Any:
-        """The table of objects, for tasks that find some.
+    def objects(self, region: Region | None = None, *, form: Literal["arrow", "geopandas"] = "arrow") -> Any:
+        """The table of objects, for tasks that find some; read at each call.
+
+        Parameters
+        ----------
+        region : Region, optional
+            Only objects whose box meets it, in level-0 pixels; only what may lie there is read.
+        form : {"arrow", "geopandas"}
+            A ``pyarrow.Table``, or a ``GeoDataFrame`` with shapes.
 
         Raises
         ------
         UsageError
-            Segmentation has none.
+            Segmentation has none; a package is missing.
+        BlockError, StorageError
+            The table is damaged, or the storage does not answer.
         """
-        raise UsageError("objects", expected="a detect or instances run", found="a segmentation")
+        from gigatile.runs.objects import read_objects, to_geopandas
+
+        found = read_objects(self.directory, region)
+        return found if form == "arrow" else to_geopandas(found)
 
 
 def run(
