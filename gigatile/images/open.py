@@ -114,6 +114,9 @@ def _open_directory(path: Path, axes: str | None) -> Source:
         from gigatile.images.dicom import DicomSource
 
         return DicomSource(path)
+    if (path / "run.json").is_file() and (path / "prediction.zarr").is_dir():
+        result = path / "prediction.zarr"
+        raise ImageError(str(path), expected="an image", found="a run directory", fix=f"Give its result: {result}")
     return ZarrSource(path, axes)
 
 

@@ -103,14 +103,31 @@ def ngff_pixel_size(
     units = dict(zip(names, (axis_unit(axis) for axis in image.get("axes", ())), strict=False))
     unit_y, unit_x = units.get("y", ""), units.get("x", "")
     y, x = (scales[list(names).index(name)] for name in "yx")
-    if is_scene:
+    if is_scene:  # the transform says where it begins
         same = unit_y == unit_x and unit_y in _CRS_UNITS
         return (PixelSize(abs(y), abs(x), _CRS_UNITS[unit_x]) if same else None), ()
     if unit_y not in MICROMETERS or unit_x not in MICROMETERS:
         what = f"the unit {unit_x!r}, which is no length" if unit_x else "no unit"
         return None, (f"the axes have {what}: no pixel size",)
     size = PixelSize(y * MICROMETERS[unit_y], x * MICROMETERS[unit_x])
-    return (size, ()) if min(size.y, size.x) > 0 else (None, ("the scale is not positive: no pixel size",))
+    if not min(size.y, size.x) > 0:
+        return None, ("the scale is not positive: no pixel size",)
+    return size, _origin_notes(image, names)
+
+
+def _origin_notes(image: Mapping[str, Any], names: Sequence[str]) -> tuple[str, ...]:
+    """That an image begins elsewhere than at 0, which results do."""
+    steps = (image["datasets"][0].get("coordinateTransformations") or (), image.get("coordinateTransformations") or ())
+    moved = [
+        step["translation"]
+        for step in (*steps[0], *steps[1])
+        if step.get("type") == "translation" and len(step.get("translation", ())) == len(names)
+    ]
+    moved = [[float(move[list(names).index(name)]) for name in "yx"] for move in moved]
+    if not any(any(move) for move in moved):
+        return ()
+    where = "; ".join(f"y {y:g}, x {x:g}" for y, x in moved)
+    return (f"its translation ({where}) is left aside: results are placed from the corner of its first pixel",)
 
 
 def axis_unit(axis: object) -> str:

@@ -163,6 +163,13 @@ def _in_pixels(polygons: list[list[Floats]], crs: str, image: Image, where: str)
 
     def pixels(ring: Floats) -> Floats:
         if project is not None:
+            if degrees and _goes_round(ring):
+                raise UsageError(
+                    where,
+                    expected="edges of less than half of the globe",
+                    found="one that crosses the 180th meridian the long way round",
+                    fix="Cut the polygon there (RFC 7946, section 3.1.9), or count longitudes beyond 180.",
+                )
             x, y = project.transform(*_cut(ring, LONGEST_DEGREES if degrees else LONGEST_UNITS).T)
             ring = np.stack([x, y], axis=1)
         if not np.isfinite(ring).all():
@@ -192,6 +199,13 @@ def _projection(crs: str, target: str, where: str) -> tuple[Any, bool]:
         return None, False
     # GeoJSON is x (longitude) first, whatever the CRS says of its axes.
     return Transformer.from_crs(source, wanted, always_xy=True), source.is_geographic
+
+
+def _goes_round(ring: Floats) -> bool:
+    """Whether an edge spans more than 180 degrees of longitude, other than all of them."""
+    ends = ring[:, 0], np.roll(ring[:, 0], -1)
+    whole = (np.abs(ends[0]) >= 180) & (np.abs(ends[1]) >= 180)
+    return bool(((np.abs(ends[0] - ends[1]) > 180) & ~whole).any())
 
 
 def _cut(ring: Floats, longest: float) -> Floats:

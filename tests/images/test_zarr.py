@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from gigatile.errors import BlockError, GigatileError, ImageError
+from gigatile.images.open import open_source
 from gigatile.images.tiff import TiffSource
 from gigatile.images.zarr import ZarrSource
 from gigatile.units import PixelSize
@@ -141,6 +142,23 @@ def test_scales_of_the_whole_multiscale_count_too(tmp_path):
     steps = [{"type": "scale", "scale": [10.0, 10.0]}]
     write_ngff(tmp_path / "a", [noise(50, 50)], "0.4", coordinateTransformations=steps)
     assert ZarrSource(tmp_path / "a").info.pixel_size == PixelSize(5.0, 2.5)
+
+
+def test_an_image_that_begins_elsewhere_is_told(tmp_path):
+    move = {"type": "translation", "translation": [0.0, 12.5, -3.0]}
+    write_ngff(tmp_path / "a.zarr", [noise(2, 64, 96)], "0.5", coordinateTransformations=[move])
+    info = ZarrSource(tmp_path / "a.zarr").info
+    assert info.pixel_size == PixelSize(0.5, 0.25)
+    assert [note for note in info.notes if "translation (y 12.5, x -3) is left aside" in note]
+    write_ngff(tmp_path / "b.zarr", [noise(2, 64, 96)], "0.5")
+    assert not ZarrSource(tmp_path / "b.zarr").info.notes
+
+
+def test_a_run_directory_is_told_from_an_image(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    write(tmp_path / "prediction.zarr", noise(64, 96))
+    with pytest.raises(ImageError, match=r"found a run directory.*Give its result: .*prediction.zarr"):
+        open_source(tmp_path)
 
 
 def test_an_array_that_is_no_reduction_is_no_level(tmp_path):

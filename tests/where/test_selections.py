@@ -193,6 +193,23 @@ class TestMaskFiles:
         with pytest.raises(UsageError, match=r"found polygons from x -\d{5}.* in these. Boxes"):
             selection_of(image, {"type": "Polygon", "coordinates": [[[9, 9], [9, 10], [10, 10]]]}, "nodata")
 
+    def test_polygons_across_the_180th_meridian_are_cut_there_or_count_on(self, tmp_path):
+        pytest.importorskip("pyproj")
+        image = gt.open(
+            self.scene(tmp_path / "i.tif", (100, 120), (1000, 0, 650000, 0, -1000, 5800000), crs="EPSG:32660")
+        )
+
+        def kept(*boxes):
+            rings = [[[x0, 51.7], [x1, 51.7], [x1, 52.1], [x0, 52.1]] for x0, x1 in boxes]
+            roi = {"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}
+            return selection_of(image, roi, "nodata").window(Region(0, 0, 100, 120))
+
+        cut = kept((179.5, 180), (-180, -179.7))
+        assert 45 * 50 < cut.sum() < 45 * 60, "0.8 degrees of 69 km, 0.4 of 111 km"
+        assert np.array_equal(kept((179.5, 180.3)), cut)
+        with pytest.raises(UsageError, match=r"the long way round.*RFC 7946"):
+            kept((179.5, -179.7))
+
 
 SQUARE = {"type": "Polygon", "coordinates": [[[10, 20], [60, 20], [60, 90], [10, 90], [10, 20]]]}
 
