@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from gigatile.errors import ImageError
@@ -57,11 +58,11 @@ def with_names_for(loaded: LoadedModel, output: str) -> LoadedModel:
 
 
 def _bands(image: Image, card: ModelCard) -> list[int]:
-    """The channel of each band, by one of its names; large and small letters are the same."""
-    there = {name.lower(): index for index, name in reversed(list(enumerate(image.info.channels)))}
+    """The channel of each band, by one of its names; large and small letters are the same, and so are B2 and B02."""
+    there = {_plain(name): index for index, name in reversed(list(enumerate(image.info.channels)))}
     found: list[int] = []
     for names in card.bands:
-        index = next((there[name.lower()] for name in names if name.lower() in there), None)
+        index = next((there[_plain(name)] for name in names if _plain(name) in there), None)
         if index is None:
             wanted = ", ".join(names[0] for names in card.bands)
             raise ImageError(
@@ -72,6 +73,10 @@ def _bands(image: Image, card: ModelCard) -> list[int]:
             )
         found.append(index)
     return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^b0(?=[1-9])", "b", name.lower())
 
 
 def _check_count(image: Image, card: ModelCard) -> None:
@@ -107,7 +112,7 @@ def _check_pixel_size(image: Image, card: ModelCard) -> None:
             f"{image.info.path} for {card.where}",
             expected=f"about {told}",
             found="no pixel size" if size is None else f"a pixel size in {size.unit}, which is no length",
-            fix=f"Type --source-pixel-size with that of the image, and --pixel-size {card.pixel_size:g}."
+            fix=_how_to_state(image, wanted)
             if size is None
             else "Type --pixel-size in that unit, to say at which size the model shall see it.",
         )
@@ -119,6 +124,13 @@ def _check_pixel_size(image: Image, card: ModelCard) -> None:
             found=f"{worked.x:.6g} {size.unit} at level {image.level}",
             fix=_advice(image, size, wanted / factor),
         )
+
+
+def _how_to_state(image: Image, metres: float) -> str:
+    """What to type for an image without a pixel size."""
+    if image.transform is not None or image.crs is not None:
+        return "Give it what is missing: a CRS (gdal_edit.py -a_srs), or a transform as well (gdalwarp)."
+    return f"Type --source-pixel-size with that of the image in micrometres, and --pixel-size {metres * 1e6:g}."
 
 
 def _near(size: PixelSize, wanted: float) -> bool:

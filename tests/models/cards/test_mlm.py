@@ -96,7 +96,9 @@ def test_an_item_becomes_the_options_that_say_the_same(tmp_path):
     assert (card.tile, card.pixel_size, card.unit, card.output) == ((64, 64), 10, "metre", "classes")
 
 
-@pytest.mark.parametrize("names", [("B02", "B03", "B04", "B08"), ("blue", "Green", "RED", "nir")])
+@pytest.mark.parametrize(
+    "names", [("B02", "B03", "B04", "B08"), ("b2", "B3", "B4", "B8"), ("blue", "Green", "RED", "nir")]
+)
 def test_bands_are_found_by_name_or_common_name_in_the_order_of_the_model(tmp_path, names):
     plan = gt.plan(scene(names), item(tmp_path))
     assert plan.image.selected == (2, 1, 0)
@@ -105,6 +107,22 @@ def test_bands_are_found_by_name_or_common_name_in_the_order_of_the_model(tmp_pa
 def test_a_missing_band_is_refused_with_what_there_is(tmp_path):
     with pytest.raises(GigatileError, match=r"no B03, only B02, B04, B08\. Name the channels"):
         gt.plan(scene(("B02", "B04", "B08")), item(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ({}, "in micrometres, and --pixel-size 1e+07"),
+        ({"crs": "EPSG:32633"}, "gdalwarp"),
+        ({"transform": (10.0, 0.0, 0.0, 0.0, -10.0, 0.0)}, "gdal_edit.py -a_srs"),
+    ],
+)
+def test_an_image_without_a_pixel_size_is_told_what_helps_with_it(tmp_path, place, told):
+    image = scene(BANDS)
+    image.source._info = replace(image.info, pixel_size=None, **place)
+    with pytest.raises(GigatileError) as refused:
+        gt.plan(gt.Image(image.source), item(tmp_path))
+    assert told in str(refused.value)
 
 
 def test_channels_that_somebody_chose_are_not_chosen_again(tmp_path):
