@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -20,6 +21,8 @@ from gigatile.units import PixelSize
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0-255."""
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot say (section 2.2, Char): one such character in a name would make a whole OME-TIFF unreadable."""
 _SHORT_UNITS = {"micrometer": "um", "meter": "m", "kilometer": "km", "foot": "ft", "degree": "degree"}
 
 
@@ -79,7 +82,7 @@ class Result:
             pixel_size=_pixel_size(multiscale),
             crs=level.get("proj:code") or level.get("proj:wkt2"),
             transform=None if transform is None else cast(Transform, tuple(transform)),
-            class_names=tuple(own.get("class_names", ())),
+            class_names=tuple(_NO_XML.sub("\ufffd", name) for name in own.get("class_names", ())),
             class_colors=tuple(_colour(text) for text in own.get("class_colors", ())),
         )
 

@@ -92,7 +92,8 @@ def _pixel_size(tif: Any, page: Any, kind: str, ome: OmePixels) -> PixelSizeChoi
 
 def _resolution(page: Any) -> PixelSize | None:
     """Pixel size from XResolution and YResolution."""
-    unit = _UM_PER_RESOLUTION_UNIT.get(int(page.tags.valueof(296) or 2))
+    stated = page.tags.valueof(296)  # tifffile's member for "no unit" is false; no tag at all means inches (TIFF 6.0)
+    unit = _UM_PER_RESOLUTION_UNIT.get(2 if stated is None else int(stated))
     sides = [_ratio(page.tags.valueof(code)) for code in (283, 282)]
     if unit is None or not all(sides) or sides == [1.0, 1.0]:  # one pixel an inch: a writer's default
         return None

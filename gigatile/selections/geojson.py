@@ -65,6 +65,13 @@ def read_geojson(place: str | Path | Mapping[str, Any], image: Image, option: st
                 found=f"coordinates in {_named_crs(document, where)}",
                 fix="Write them in pixels, without `crs`.",
             )
+        if image.crs is not None:
+            raise UsageError(
+                where,
+                expected=f"an image with a transform, to bring polygons to its pixels beside its CRS {image.crs:.40}",
+                found="none, as of images with control points only",
+                fix="Give the region in pixels of level 0: --roi XMIN,YMIN,XMAX,YMAX, or a mask that is a raster.",
+            )
         return polygons
     return _in_pixels(polygons, _named_crs(document, where) or WGS84, image, where)
 

@@ -162,3 +162,12 @@ def test_as_a_mask_it_keeps_no_pixel_that_is_invalid(scene, folder, tmp_path):
     path = exported(scene, tmp_path / "map.ome.tif")
     kept = selection_of(image, None, path).window(gt.Region(0, 0, *classes.shape))
     np.testing.assert_array_equal(kept, (classes != 0) & (classes != 255))
+
+
+def test_names_that_xml_cannot_say_do_not_break_the_document(folder, scene, tmp_path, schema):
+    odd = gt.load_model(softly, class_names=("a\x07b", "tab\there", "dark", "n\u00f6ne"))
+    assert run_small(gt.open(folder / "scene.tif"), odd, tmp_path / "run").complete
+    path = exported(tmp_path / "run", tmp_path / "a.ome.tif")
+    with tifffile.TiffFile(path) as file:
+        schema.validate(file.ome_metadata)
+        assert all(name in file.ome_metadata for name in ("a\ufffdb", "n\u00f6ne"))

@@ -283,7 +283,7 @@ def test_complex_pixels_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("per_unit", "unit", "expected"),
-    [(40000, "CENTIMETER", 0.25), (50800, "INCH", 0.5), (72, "INCH", None), (1, "NONE", None)],
+    [(40000, "CENTIMETER", 0.25), (50800, "INCH", 0.5), (72, "INCH", None), (1, "NONE", None), (50000, "NONE", None)],
 )
 def test_resolution_tags_count_where_a_microscope_could_have_them(tmp_path, per_unit, unit, expected):
     path = tmp_path / "a.tif"

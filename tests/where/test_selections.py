@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 import gigatile as gt
 from gigatile.errors import ImageError, UsageError
+from gigatile.images.image import Image
 from gigatile.selections.choose import selection_of
 from gigatile.selections.polygons import Polygons
 from gigatile.selections.raster import CELL, Raster, cells_of_array
 from gigatile.selections.selection import All, Box, Frame
-from gigatile.testing.sources import noise
+from gigatile.testing.sources import UnitSource, noise
 from gigatile.tiling.region import Region
 
 LEVEL0 = Frame((60, 80), (1.0, 1.0))
@@ -235,6 +237,13 @@ class TestGeoJson:
         expected = np.zeros((100, 120), bool)
         expected[20:90, 10:60] = True
         assert np.array_equal(kept, expected)
+
+    def test_without_a_transform_polygons_of_a_scene_have_no_pixels(self):
+        source = UnitSource(noise((3, 100, 120)), (50, 60))
+        source._info = replace(source.info, crs="EPSG:32618")
+        with pytest.raises(UsageError, match=r"control points only. .*--roi XMIN"):
+            selection_of(Image(source), SQUARE, "none")
+        assert selection_of(Image(source), "10,20,60,90", "none").bounds == Region(20, 10, 90, 60)
 
     def test_holes_are_left_out(self):
         hole = [[20, 30], [30, 30], [30, 40], [20, 40]]
