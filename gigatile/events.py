@@ -10,6 +10,12 @@ Stage = Literal["read", "infer", "blend", "write"]
 """The four stages of a block; ``seconds`` below are busy seconds per stage."""
 
 
+Phase = Literal["predict", "find", "merge", "labels", "pyramid"]
+"""Kinds of work: maps of the image, or the objects in it; their tables, their labels; coarser levels."""
+IMAGE_PHASES: tuple[Phase, ...] = ("predict", "find")
+"""Those in which the model sees the image: the first of each run."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunStarted:
     """The plan is fixed, the directory is ours, work begins."""
@@ -28,9 +34,9 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A new kind of work: the prediction, then each level of the pyramid."""
+    """A new kind of work."""
 
-    name: Literal["predict", "pyramid"]
+    name: Phase
     blocks: int
     """Blocks to do in this phase."""
 
@@ -48,9 +54,9 @@ class TilesInferred:
 class BlockFinished:
     """A block's record is in the ledger."""
 
-    phase: Literal["predict", "pyramid"]
+    phase: Phase
     block: str
-    """``level/row/col``."""
+    """``stage/row/col``."""
     status: Literal["done", "empty", "failed"]
     pixels: int
     """Pixels of the processing grid in the block."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from gigatile.cli.progress_text import cohort_ended, one_line, phase_ended
 from gigatile.cli.snapshot import Snapshot
 from gigatile.cli.tally import Tally
-from gigatile.events import BlockFinished, CohortEnded, Event, ImageEnded, PhaseStarted, Warned
+from gigatile.events import IMAGE_PHASES, BlockFinished, CohortEnded, Event, ImageEnded, PhaseStarted, Warned
 
 SHOWN_FAILURES = 5
 """Failed blocks, and failed images, that are told one by one; the rest is counted."""
@@ -67,7 +67,7 @@ class Account:
         return self._tally.snapshot()
 
     def _phase_ended(self, event: Event) -> list[Line]:
-        if not isinstance(event, PhaseStarted) or (state := self._tally.snapshot()).phase != "predict":
+        if not isinstance(event, PhaseStarted) or (state := self._tally.snapshot()).phase not in IMAGE_PHASES:
             return []
         return [Line(phase_ended(state), Tone.PLAIN)]
 

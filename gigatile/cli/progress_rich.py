@@ -49,7 +49,7 @@ from gigatile.cli.progress_text import (
 )
 from gigatile.cli.progress_text import eta as time_to_end
 from gigatile.cli.snapshot import ImagesSnapshot, Snapshot
-from gigatile.events import CohortEnded, CohortStarted, Event, RunStarted
+from gigatile.events import IMAGE_PHASES, CohortEnded, CohortStarted, Event, RunStarted
 from gigatile.units import format_bytes, format_seconds
 
 _STYLES = {Tone.PLAIN: "", Tone.WARNING: "yellow", Tone.FAILURE: "red"}
@@ -130,7 +130,7 @@ def frame(state: Snapshot, memory_bytes: int, notice: str = "", width: int = 80)
 
 
 def _rows(state: Snapshot, memory_bytes: int) -> list[tuple[RenderableType, ...]]:
-    resumed = earlier(state.resumed) if state.phase in {"predict", "images"} else ""
+    resumed = earlier(state.resumed) if state.phase in {*IMAGE_PHASES, "images"} else ""
     took = f"took {format_seconds(state.elapsed_seconds)}" if state.ended else f"ETA {time_to_end(state)}"
     over = bool(state.budget_bytes) and memory_bytes > state.budget_bytes
     peak = max(state.peak_rss_bytes, memory_bytes)

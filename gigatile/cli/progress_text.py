@@ -93,7 +93,7 @@ def active_names(images: ImagesSnapshot) -> str:
 
 def image_progress(image: ActiveImage) -> str:
     """``28 of 64 blocks``."""
-    return "pyramid" if image.in_pyramid else f"{image.blocks_done} of {counted(image.blocks_total, 'block')}"
+    return image.later or f"{image.blocks_done} of {counted(image.blocks_total, 'block')}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -105,7 +105,7 @@ def phase_ended(state: Snapshot) -> str:
     """What to leave behind of the prediction when the next phase starts."""
     took = f"{state.pixels_total / 1e6:,.1f} Mpx in {format_seconds(state.phase_seconds)}"
     verdict = f", {state.verdict}" if state.verdict else ""
-    return f"predict: {state.blocks_done} of {state.blocks_total} blocks, {took}{verdict}"
+    return f"{state.phase}: {state.blocks_done} of {state.blocks_total} blocks, {took}{verdict}"
 
 
 def cohort_ended(state: Snapshot, images: ImagesSnapshot) -> str:

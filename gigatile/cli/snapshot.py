@@ -14,8 +14,8 @@ class ActiveImage:
     blocks_done: int
     """Blocks of the prediction with a record, those of earlier runs included."""
     blocks_total: int
-    in_pyramid: bool = False
-    """Whether the prediction is there, and its pyramid is being made."""
+    later: str = ""
+    """What is being made now that the model has seen the image, such as its pyramid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Snapshot:
 
     directory: str = ""
     phase: str = ""
-    """``predict`` or ``pyramid``; ``images`` in a cohort, whose images are in different ones at the same time."""
+    """As in `gigatile.events.Phase`; ``images`` in a cohort, whose images are in different ones at the same time."""
     blocks_done: int = 0
     """Blocks of this phase with a record, those of earlier runs included; of the prediction in a cohort."""
     blocks_total: int = 0

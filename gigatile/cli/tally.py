@@ -16,7 +16,16 @@ from gigatile.cli.counts import Counts
 from gigatile.cli.meter import Meter
 from gigatile.cli.snapshot import Snapshot
 from gigatile.cli.tally_cohort import CohortTally
-from gigatile.events import BlockFinished, CohortStarted, Event, PhaseStarted, RunEnded, RunStarted, TilesInferred
+from gigatile.events import (
+    IMAGE_PHASES,
+    BlockFinished,
+    CohortStarted,
+    Event,
+    PhaseStarted,
+    RunEnded,
+    RunStarted,
+    TilesInferred,
+)
 
 ALMOST = 0.99
 """As far as an estimate can take the bar while blocks are missing."""
@@ -80,7 +89,7 @@ class RunTally:
         fraction = self._fraction()
         moving = self._progress.rate(now, fraction)
         eta = (1 - fraction) / moving if moving > 0 else None
-        predicting = self._phase == "predict"
+        predicting = self._phase in IMAGE_PHASES
         resumed = self._resumed if predicting else 0
         return Snapshot(
             directory=self._run.directory,
@@ -105,7 +114,7 @@ class RunTally:
     def _begin(self, event: PhaseStarted) -> None:
         self._phase = event.name
         self._todo = event.blocks
-        self._resumed = max(self._run.blocks - event.blocks, 0) if event.name == "predict" else 0
+        self._resumed = max(self._run.blocks - event.blocks, 0) if event.name in IMAGE_PHASES else 0
         self._counts = self._counts.afresh()
         self._in_flight = 0.0
         self._furthest = 0.0
@@ -130,7 +139,7 @@ class RunTally:
         if not total:
             return 0.0
         before = self._resumed / total
-        if self._phase == "predict" and self._run.pixels and self._todo:
+        if self._phase in IMAGE_PHASES and self._run.pixels and self._todo:
             # Blocks at the right and bottom are smaller, so pixels tell more than blocks.
             mine = max(self._run.pixels * (1 - before), 1.0)
             reached = before + (1 - before) * min(self._pixels_done() / mine, 1.0)

@@ -10,6 +10,7 @@ from gigatile.cli.counts import Counts
 from gigatile.cli.meter import Meter
 from gigatile.cli.snapshot import ActiveImage, ImagesSnapshot, Snapshot
 from gigatile.events import (
+    IMAGE_PHASES,
     BlockFinished,
     CohortEnded,
     CohortStarted,
@@ -29,11 +30,11 @@ class _Image:
     blocks: int = 0
     """Of the prediction, finished by this run."""
     pixels: int = 0
-    in_pyramid: bool = False
+    later: str = ""
 
     @property
     def touched(self) -> bool:
-        return self.blocks > 0 or self.in_pyramid
+        return self.blocks > 0 or bool(self.later)
 
     @property
     def reached(self) -> int:
@@ -148,7 +149,7 @@ class CohortTally:
             unplanned=0 if self._end else unplanned,
             pixels_before=self._pixels_before,
             active=tuple(
-                ActiveImage(name, image.reached, image.plan.blocks, image.in_pyramid)
+                ActiveImage(name, image.reached, image.plan.blocks, image.later)
                 for name, image in self._active.items()
                 if image.plan
             ),
@@ -165,12 +166,12 @@ class CohortTally:
 
     def _finish(self, event: BlockFinished) -> None:
         image = self._active.setdefault(event.image, _Image())
-        if event.phase == "predict":
+        if event.phase in IMAGE_PHASES:
             image.blocks += 1
             image.pixels += event.pixels
             self._counts.add(event)
         else:
-            image.in_pyramid = True
+            image.later = event.phase
             self._counts.add_cost(event)
         now = self._clock()
         for meter in (self._speed, self._steady):

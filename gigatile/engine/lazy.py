@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from gigatile.engine.batches import Inference, Progress, Tally
 from gigatile.engine.pipes import Clock
-from gigatile.engine.region import Inference, Progress, Tally, infer_region
+from gigatile.engine.region import infer_region
 from gigatile.errors import UsageError
 from gigatile.models.load import load_model
 from gigatile.models.model import LoadedModel

@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gigatile.engine.batches import Inference, Progress, Tally
 from gigatile.engine.pipes import Clock
-from gigatile.engine.region import EVERYTHING, Inference, Progress, Read, Tally, infer_region
+from gigatile.engine.region import EVERYTHING, infer_region
 from gigatile.engine.schedule import ReadSchedule
+from gigatile.engine.tiles import Read
 from gigatile.images.footprint import window_reader
 from gigatile.plans.kept import Wanted, WantedScaledTiles
 from gigatile.plans.plan import Plan

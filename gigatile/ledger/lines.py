@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.engine.record import BlockKey, BlockRecord
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**45)]
 """Those of one batch of lines, at most some 100,000, stay inside int64 together."""
@@ -184,12 +184,12 @@ def _intact(lines: Sequence[bytes], bodies: Sequence[bytes]) -> Sequence[bool]:
 
 
 class Blocks:
-    """The numbers of blocks in one array over all levels: level after level, row after row.
+    """The numbers of blocks in one array over all stages: stage after stage, row after row.
 
     Parameters
     ----------
     grids : sequence of (int, int)
-        Rows and columns of each level, the finest first.
+        Rows and columns of each stage, the finest first.
     """
 
     def __init__(self, grids: Sequence[Grid]) -> None:
@@ -201,38 +201,38 @@ class Blocks:
 
     @property
     def count(self) -> int:
-        """Blocks of all levels."""
+        """Blocks of all stages."""
         return int(self.starts[-1])
 
-    def slice(self, level: int) -> slice:
-        """Where a level lies."""
-        return slice(int(self.starts[level]), int(self.starts[level + 1]))
+    def slice(self, stage: int) -> slice:
+        """Where a stage lies."""
+        return slice(int(self.starts[stage]), int(self.starts[stage + 1]))
 
     def key(self, place: int) -> BlockKey:
         """The block of a number."""
-        level = int(np.searchsorted(self.starts, place, "right")) - 1
-        row, col = divmod(int(place) - int(self.starts[level]), self.grids[level][1])
-        return BlockKey(level, row, col)
+        stage = int(np.searchsorted(self.starts, place, "right")) - 1
+        row, col = divmod(int(place) - int(self.starts[stage]), self.grids[stage][1])
+        return BlockKey(stage, row, col)
 
     def places(self, names: Sequence[str]) -> Integers:
-        """The number of each name ``level/row/col``; -1 for what names no block here. Shape (n,)."""
+        """The number of each name ``stage/row/col``; -1 for what names no block here. Shape (n,)."""
         text = " ".join([*names, ""])
         if _NAMES(text) is None:
             return np.array([self._place(name) for name in names], np.int64)
         numbers = np.fromstring(text.replace(" ", "/"), np.int64, sep="/")
-        level, row, col = numbers.reshape(-1, 3).T
-        inside = level < len(self.grids)
-        known = np.where(inside, level, 0)
+        stage, row, col = numbers.reshape(-1, 3).T
+        inside = stage < len(self.grids)
+        known = np.where(inside, stage, 0)
         inside &= (row < self._rows[known]) & (col < self._cols[known])
         return np.where(inside, self.starts[known] + row * self._cols[known] + col, -1)
 
     def _place(self, name: str) -> int:
         if _NAME(name) is None:
             return -1
-        level, row, col = map(int, name.split("/"))
-        if level >= len(self.grids) or row >= self.grids[level][0] or col >= self.grids[level][1]:
+        stage, row, col = map(int, name.split("/"))
+        if stage >= len(self.grids) or row >= self.grids[stage][0] or col >= self.grids[stage][1]:
             return -1
-        return int(self.starts[level]) + row * self.grids[level][1] + col
+        return int(self.starts[stage]) + row * self.grids[stage][1] + col
 
 
 _NUMBER = "(?:0|[1-9][0-9]{0,9}+)"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.errors import StorageError
 from gigatile.ledger.lines import (
     Finished,
@@ -61,7 +61,7 @@ class LedgerReader:
     store : Store
         The folder of the segments.
     grids : sequence of (int, int)
-        Rows and columns of blocks of each level, the prediction first.
+        Rows and columns of blocks of each stage, the prediction first.
     """
 
     def __init__(self, store: Store, grids: Sequence[Grid]) -> None:
@@ -105,11 +105,11 @@ class LedgerReader:
             fix="See that no other program works in this directory.",
         )
 
-    def records(self, level: int | None = None) -> Iterator[BlockRecord]:
-        """The record that counts for each block, of one level or of all, in the order of the ledger."""
+    def records(self, stage: int | None = None) -> Iterator[BlockRecord]:
+        """The record that counts for each block, of one stage or of all, in the order of the ledger."""
         state = self._state
         seen = np.zeros(state.blocks.count, bool)
-        bounds = slice(0, state.blocks.count) if level is None else state.blocks.slice(level)
+        bounds = slice(0, state.blocks.count) if stage is None else state.blocks.slice(stage)
         for record, place in self._finished():
             if bounds.start <= place < bounds.stop and not seen[place] and state.counts(record, place):
                 seen[place] = True
@@ -133,11 +133,11 @@ class LedgerReader:
             for owner, place in zip(owners[hits][first].tolist(), places[hits][first].tolist(), strict=True):
                 yield state.blocks.key(place), said[owner].id
 
-    def digests(self, level: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-        """SHA-256 that the shard of each block of a level must have, zeros where there is none; shape (blocks, 32)."""
+    def digests(self, stage: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+        """SHA-256 that the shard of each block of a stage must have, zeros where there is none; shape (blocks, 32)."""
         state = self._state
-        found = np.zeros((state.status(level).size, 32), np.uint8)
-        bounds = state.blocks.slice(level)
+        found = np.zeros((state.status(stage).size, 32), np.uint8)
+        bounds = state.blocks.slice(stage)
         for record, place in self._finished():
             inside = bounds.start <= place < bounds.stop and state.counts(record, place)
             if inside and re.fullmatch("[0-9a-f]{64}", record.digest):

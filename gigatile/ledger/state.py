@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.engine.block import BlockKey
+from gigatile.engine.record import BlockKey
 from gigatile.ledger.attempts import Attempts, Suspicion
 from gigatile.ledger.lines import (
     Blocks,
@@ -58,7 +58,7 @@ class LedgerState:
     Parameters
     ----------
     grids : sequence of (int, int)
-        Rows and columns of blocks of each level, the prediction first.
+        Rows and columns of blocks of each stage, the prediction first.
     """
 
     def __init__(self, grids: Sequence[Grid]) -> None:
@@ -89,7 +89,7 @@ class LedgerState:
 
     @property
     def grids(self) -> tuple[Grid, ...]:
-        """Rows and columns of each level."""
+        """Rows and columns of each stage."""
         return self.blocks.grids
 
     @property
@@ -97,33 +97,33 @@ class LedgerState:
         """Lines that were torn or damaged."""
         return self.damaged_lines + self.torn_lines
 
-    def status(self, level: int) -> npt.NDArray[np.uint8]:
+    def status(self, stage: int) -> npt.NDArray[np.uint8]:
         """`PENDING`, `FAILED`, `EMPTY` or `DONE`; shape (rows, cols), a view."""
-        return self._status[self.blocks.slice(level)].reshape(self.grids[level])
+        return self._status[self.blocks.slice(stage)].reshape(self.grids[stage])
 
-    def nbytes(self, level: int) -> Integers:
+    def nbytes(self, stage: int) -> Integers:
         """Size that the shard of each finished block must have, 0 where there is none; shape (rows, cols), a view."""
-        return self._nbytes[self.blocks.slice(level)].reshape(self.grids[level])
+        return self._nbytes[self.blocks.slice(stage)].reshape(self.grids[stage])
 
-    def pending(self, level: int) -> Mask:
+    def pending(self, stage: int) -> Mask:
         """Blocks without a record that counts; shape (rows, cols)."""
-        return self._is(PENDING, level)
+        return self._is(PENDING, stage)
 
-    def failed(self, level: int) -> Mask:
+    def failed(self, stage: int) -> Mask:
         """Blocks whose record says that they failed; shape (rows, cols)."""
-        return self._is(FAILED, level)
+        return self._is(FAILED, stage)
 
-    def finished(self, level: int) -> Mask:
+    def finished(self, stage: int) -> Mask:
         """Blocks that are done or empty; shape (rows, cols)."""
-        return self._is(EMPTY, level) | self._is(DONE, level)
+        return self._is(EMPTY, stage) | self._is(DONE, stage)
 
-    def _is(self, code: int, level: int) -> Mask:
-        found: Mask = self.status(level) == code
+    def _is(self, code: int, stage: int) -> Mask:
+        found: Mask = self.status(stage) == code
         return found
 
-    def count(self, code: int, level: int | None = None) -> int:
-        """How many blocks have a status, on one level or on all."""
-        status = self._status if level is None else self.status(level)
+    def count(self, code: int, stage: int | None = None) -> int:
+        """How many blocks have a status, on one stage or on all."""
+        status = self._status if stage is None else self.status(stage)
         return int(np.count_nonzero(status == code))
 
     def stored_bytes(self) -> int:
@@ -131,7 +131,7 @@ class LedgerState:
         return int(self._nbytes.sum())
 
     def failures(self) -> Iterator[BlockKey]:
-        """Blocks that failed, of all levels, in order."""
+        """Blocks that failed, of all stages, in order."""
         return (self.blocks.key(place) for place in np.flatnonzero(self._status == FAILED).tolist())
 
     def errors(self) -> dict[BlockKey, str]:

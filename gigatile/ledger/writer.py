@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Literal
 
-from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.ledger.lines import Damaged, Released, Retried, Started, framed, line_of_record, new_identity
 from gigatile.storage.store import Store
 

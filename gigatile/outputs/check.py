@@ -66,6 +66,35 @@ def check_shard(store: Store, key: str, layout: ArrayLayout, receipt: ShardRecei
         return [f"{where}: missing"]
 
 
+def check_tables(store: Store, key: str, receipt: ShardReceipt) -> list[str]:
+    """Compare tables with their receipt: one object, or all objects below a key that ends with a slash, by name.
+
+    Memory bound
+    ------------
+    `REQUEST_BYTES`.
+
+    Raises
+    ------
+    StorageError
+        One is there and cannot be read.
+    """
+    keys = sorted(entry.key for entry in store.entries(key)) if key.endswith("/") else [key]
+    keys = [key for key in keys if key.endswith(".parquet")]
+    digest = hashlib.sha256()
+    try:
+        for one in keys:
+            size, start = store.size(one) or 0, 0
+            while start < size:
+                piece = store.read_range(one, start, REQUEST_BYTES)
+                digest.update(piece)
+                start += len(piece)
+    except FileNotFoundError:
+        return [f"{store.where(key)}: missing"]
+    if digest.hexdigest() == receipt.digest:
+        return []
+    return [f"{store.where(key)}: its SHA-256 differs from the recorded one"]
+
+
 class _Forward:
     """An object read once from its beginning to its end, hashed on the way.
 

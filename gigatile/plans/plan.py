@@ -24,6 +24,7 @@ from gigatile.plans.kept import Kept, KeptShare, kept_share
 from gigatile.plans.memory import MemoryPlan
 from gigatile.plans.overlap import GIVEN, OverlapChoice
 from gigatile.plans.scales import ScaledPass, scaled_passes
+from gigatile.plans.stages import Stage, Task, stages_of
 from gigatile.selections.selection import Selection
 from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
 from gigatile.units import PixelSize, format_bytes, format_seconds
@@ -66,6 +67,7 @@ class Plan:
     """Where overlap, margin and blend came from."""
     selection: Selection | None = None
     """What is kept of the image, by region, mask or tissue; None: all of it."""
+    task: Task = "segment"
     upload_bytes: int = 0
     """Memory that each lane's writer holds, once it is known that the result goes into a bucket."""
 
@@ -119,6 +121,11 @@ class Plan:
         rule = self.rule
         first = ArrayLayout(self.grid.shape, channels, rule.dtype, rule.fill, self.block, self.chunk)
         return pyramid_layouts(first)
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The steps of the run."""
+        return stages_of(self.task, self.blocks, self.layouts)
 
     @property
     def metadata(self) -> ResultMetadata:

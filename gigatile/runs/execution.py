@@ -1,9 +1,8 @@
-"""One image's run as work: the prediction, then each level of its pyramid, then the marks that say so.
+"""One image's run as work: each stage of its plan, then the marks that say so.
 
 ::
 
-    begin ──▶ phase 0: prediction ──▶ phase 1: pyramid level 1 ──▶ ... ──▶ conclude
-              a queue of blocks        once all of phase 0 is there
+    begin ──▶ stage 0: a queue of blocks ──▶ stage 1, once all of stage 0 is there ──▶ ... ──▶ conclude
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.engine.block import BlockKey, BlockRecord, failed_record
+from gigatile.engine.block import failed_record
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.errors import GigatileError, StorageError
 from gigatile.events import BlockFinished, OnEvent, PhaseStarted, RunEnded, RunStarted, ignore
 from gigatile.executors.executor import Failure, Job, Outcome, Task
@@ -29,10 +29,10 @@ from gigatile.ledger.writer import LedgerWriter
 from gigatile.models.shipping import Shipment, ship
 from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
 from gigatile.plans.plan import Plan
+from gigatile.runs.artifacts import missing_artifacts
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
 from gigatile.runs.keys import Keys
-from gigatile.runs.shards import missing_shards
 from gigatile.runs.status import seam_map, totals
 from gigatile.runs.versions import versions
 from gigatile.storage.store import Store
@@ -67,13 +67,13 @@ class RunWork:
 
     def __init__(self, plan: Plan, directory: RunDirectory, how: How) -> None:
         self.plan, self.directory, self._how = plan, directory, how
-        self._grids = tuple(layout.grid for layout in plan.layouts)
+        self._grids = tuple(stage.grid for stage in plan.stages)
         self._reader = LedgerReader(directory.ledger, self._grids)
         self._ledger = LedgerWriter(directory.ledger)
         self._token = secrets.token_hex(8)
         self._queue: Queue[BlockKey] | None = None
         self._job: BlockJob | None = None
-        self._level = -1
+        self._stage = -1
         self._is_concluded = False
         self._heard = 0
         self.finished_before = 0
@@ -93,13 +93,13 @@ class RunWork:
         if stored is None:
             self._write_run_json(LedgerState(self._grids), complete=False)
         self.directory.store.remove_leftovers()
-        create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
+        self._create_result()
         compact(self.directory.ledger)
         state = self._reader.refresh()
         if self._how.retry_failed:
             state = self._forgotten(state)
         state = self._without_missing(state)
-        self._pending = [state.pending(level) for level in range(len(self._grids))]
+        self._pending = [state.pending(stage) for stage in range(len(self._grids))]
         something = any(todo.any() for todo in self._pending)
         # An earlier version may have written other metadata: then run.json is written again, with their digests.
         self._is_concluded = (
@@ -134,7 +134,7 @@ class RunWork:
     @property
     def finished(self) -> bool:
         """See `Work.finished`."""
-        return self._level >= len(self._grids)
+        return self._stage >= len(self._grids)
 
     @property
     def in_flight(self) -> int:
@@ -184,12 +184,12 @@ class RunWork:
         suspects = state.suspects()
         # More attempts that came to nothing than were known: then this was one.
         begun = [key for key in task.keys if key in suspects and suspects[key].deaths > queue.deaths_of(key).total]
-        finished = [key for key in task.keys if state.status(key.level)[key.row, key.col] != PENDING]
+        finished = [key for key in task.keys if state.status(key.stage)[key.row, key.col] != PENDING]
         counts = queue.matters(task)
         given_up = queue.lost(task, worker, begun, finished)
         for key in finished if counts else ():
-            layout = self.plan.layouts[key.level]
-            self._tell(BlockRecord(key, "done", layout.region(key.row, key.col).pixels))
+            stage = self.plan.stages[key.stage]
+            self._tell(BlockRecord(key, "done", stage.region(key.row, key.col).pixels))
         self._give_up(given_up)
         self._advance()
 
@@ -218,21 +218,20 @@ class RunWork:
             self._next_phase(state)
 
     def _next_phase(self, state: LedgerState) -> None:
-        """The first level from here on in which something is to be done; the end, if there is none or one failed."""
+        """The first stage from here on in which something is to be done; the end, if there is none or one failed."""
         self._queue = None
         while not self.finished:
-            if self._level >= 0:
-                self.failed = state.count(FAILED, self._level)
-            self._level += 1
+            if self._stage >= 0:
+                self.failed = state.count(FAILED, self._stage)
+            self._stage += 1
             if self.failed or self.finished:
                 self._conclude(state)
                 return
-            todo = self._pending[self._level]
+            todo = self._pending[self._stage]
             if todo.any():
                 poisonous = self._poisonous(todo, state)
                 self._queue = self._queued(todo, state)
-                phase: Literal["predict", "pyramid"] = "pyramid" if self._level else "predict"
-                self._how.on_event(PhaseStarted(phase, int(todo.sum())))
+                self._how.on_event(PhaseStarted(self.plan.stages[self._stage].kind, int(todo.sum())))
                 self._give_up(poisonous)
                 self._advance()
                 return
@@ -242,7 +241,7 @@ class RunWork:
         return {
             key: Deaths(suspicion.deaths, suspicion.alone)
             for key, suspicion in state.suspects().items()
-            if key.level == self._level and todo[key.row, key.col]
+            if key.stage == self._stage and todo[key.row, key.col]
         }
 
     def _poisonous(self, todo: npt.NDArray[np.bool_], state: LedgerState) -> list[Failure]:
@@ -254,12 +253,13 @@ class RunWork:
 
     def _queued(self, todo: npt.NDArray[np.bool_], state: LedgerState) -> Queue[BlockKey]:
         deaths = self._deaths(todo, state)
-        return Queue(Keys(self._level, todo), self._token, self._how.policy, self._how.clock, deaths)
+        return Queue(Keys(self._stage, todo), self._token, self._how.policy, self._how.clock, deaths)
 
     def _conclude(self, state: LedgerState) -> None:
-        self._level = len(self._grids)
+        self._stage = len(self._grids)
         if not self.failed:
-            mark_complete(self.directory.prediction)
+            if self.plan.layouts:
+                mark_complete(self.directory.prediction)
             self.directory.store.remove_leftovers()
         if not self._is_concluded:
             self._write_run_json(state, complete=not self.failed)
@@ -268,7 +268,7 @@ class RunWork:
     def _tell(self, record: BlockRecord) -> None:
         self._how.on_event(
             BlockFinished(
-                phase="pyramid" if record.block.level else "predict",
+                phase=self.plan.stages[record.block.stage].kind,
                 block=str(record.block),
                 status=record.status,
                 pixels=record.pixels,
@@ -286,16 +286,16 @@ class RunWork:
         for record in records:
             self._tell(record)
 
-    def _missing(self, state: LedgerState, level: int) -> npt.NDArray[np.bool_]:
-        """Finished blocks whose shard is not what its record says."""
-        return missing_shards(state, level, self.plan.layouts[level], self.directory.prediction)
+    def _missing(self, state: LedgerState, stage: int) -> npt.NDArray[np.bool_]:
+        """Finished blocks whose artifact is not what its record says."""
+        return missing_artifacts(state, stage, self.plan.stages[stage], self.directory.store)
 
     def _without_missing(self, state: LedgerState) -> LedgerState:
-        """Make blocks pending whose shard is gone, or of another size; their old records must not compete."""
+        """Make blocks pending whose artifact is gone, or of another size; their old records must not compete."""
         lost = [
-            BlockKey(level, int(row), int(col))
-            for level in range(len(self._grids))
-            for row, col in np.argwhere(self._missing(state, level))
+            BlockKey(stage, int(row), int(col))
+            for stage in range(len(self._grids))
+            for row, col in np.argwhere(self._missing(state, stage))
         ]
         if not lost:
             return state
@@ -310,11 +310,11 @@ class RunWork:
         StorageError
             Workers said that blocks were done of which nothing is to be seen here.
         """
-        missing = int((state.pending(self._level) | self._missing(state, self._level)).sum())
+        missing = int((state.pending(self._stage) | self._missing(state, self._stage)).sum())
         if missing:
             raise StorageError(
                 self.directory.name,
-                expected=f"a record and a shard of every block of level {self._level}",
+                expected=f"a record and an artifact of every block of stage {self._stage}",
                 found=f"none of {missing} blocks that were done",
                 fix="See that all workers reach this directory under the same path, then run the same command again.",
             )
@@ -326,11 +326,15 @@ class RunWork:
         self._ledger.revoke_all(self._reader.identities(state.failures()), "retried")
         return self._reader.refresh()
 
+    def _create_result(self) -> None:
+        if self.plan.layouts:
+            create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
+
     def _reopen(self, state: LedgerState) -> None:
         """Take back the marks of completeness of a run in which something has to be done again."""
-        if is_complete(self.directory.prediction):
+        if self.plan.layouts and is_complete(self.directory.prediction):
             self.directory.prediction.delete("zarr.json")
-            create_result(self.directory.prediction, self.plan.layouts, self.plan.metadata)
+            self._create_result()
         self._write_run_json(state, complete=False)
 
     def _shipped(self) -> Shipment | None:
@@ -354,6 +358,8 @@ class RunWork:
                     "block": list(plan.block),
                     "chunk": list(plan.chunk),
                     "levels": len(plan.layouts),
+                    "shape": list(plan.grid.shape),
+                    "stages": [stage.kind for stage in plan.stages],
                     "blocks": plan.blocks.count,
                     "grid": list(plan.blocks.grid),
                     "grids": [list(grid) for grid in self._grids],

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.engine.block import BlockEngine, BlockKey, BlockRecord
+from gigatile.engine.block import BlockEngine
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.errors import BlockError, StorageError
 from gigatile.executors.executor import Failure, Notify, Outcome
 from gigatile.images.image import DEFAULT_CACHE_BYTES
@@ -30,7 +31,7 @@ class BlockJob:
     plan: Plan
     directory: RunDirectory
     pending: npt.NDArray[np.bool_]
-    """Blocks of the prediction that are still to do; shape (rows, cols)."""
+    """Blocks of the first stage that are still to do; shape (rows, cols)."""
     token: str
     """Of this execution: of a directory that is run anew, workers forget what they knew."""
     shipment: Shipment | None = None
@@ -107,7 +108,7 @@ class BlockJob:
     def _begun(self) -> tuple[BlockEngine, LedgerWriter]:
         with self._lock:
             if self._engine is None:
-                self._engine = BlockEngine(self.plan, self.directory.prediction, pending=self.pending)
+                self._engine = BlockEngine(self.plan, self.directory.store, pending=self.pending)
             if self._ledger is None:
                 self._ledger = LedgerWriter(self.directory.ledger)
             return self._engine, self._ledger

@@ -8,28 +8,28 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.engine.block import BlockKey
+from gigatile.engine.record import BlockKey
 
 _SPAN = 4096
 """Blocks that are searched at once for those to be done."""
 
 
 class Keys(Sequence[BlockKey]):
-    """The blocks of a level that are to be done, in row-major order.
+    """The blocks of a stage that are to be done, in row-major order.
 
     Memory bound
     ------------
-    The mask itself, which is not copied, and 8 bytes for every `_SPAN` blocks of the level.
+    The mask itself, which is not copied, and 8 bytes for every `_SPAN` blocks of the stage.
 
     Parameters
     ----------
-    level : int
+    stage : int
     todo : ndarray of bool, shape (rows, cols)
         True for those blocks; not to be changed any more.
     """
 
-    def __init__(self, level: int, todo: npt.NDArray[np.bool_]) -> None:
-        self._level, self._cols, self._flat = level, todo.shape[1], todo.reshape(-1)
+    def __init__(self, stage: int, todo: npt.NDArray[np.bool_]) -> None:
+        self._stage, self._cols, self._flat = stage, todo.shape[1], todo.reshape(-1)
         counts = [np.count_nonzero(self._flat[start : start + _SPAN]) for start in range(0, self._flat.size, _SPAN)]
         self._before = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
         """Blocks to be done before each span."""
@@ -56,4 +56,4 @@ class Keys(Sequence[BlockKey]):
             self._places = (np.flatnonzero(self._flat[span * _SPAN : (span + 1) * _SPAN]) + span * _SPAN).tolist()
             self._at_hand = range(int(self._before[span]), int(self._before[span + 1]))
         row, col = divmod(self._places[index - self._at_hand.start], self._cols)
-        return BlockKey(self._level, row, col)
+        return BlockKey(self._stage, row, col)

@@ -12,7 +12,9 @@ from gigatile.ledger.lines import Grid
 from gigatile.ledger.reader import LedgerReader
 from gigatile.ledger.state import DONE, EMPTY, FAILED, LedgerState
 from gigatile.outputs.omezarr import read_layouts
+from gigatile.plans.stages import Stage, Task, stages_of
 from gigatile.runs.directory import RunDirectory
+from gigatile.tiling.tiling import Blocks
 from gigatile.units import format_bytes, format_seconds
 
 VISIBLE = 0.005
@@ -175,11 +177,27 @@ def existing_run(run: RunDirectory) -> dict[str, Any]:
 
 
 def grids_of(run: RunDirectory, document: dict[str, Any]) -> tuple[Grid, ...]:
-    """Rows and columns of blocks of each level, the prediction first."""
+    """Rows and columns of blocks of each stage."""
     stored = document["layout"].get("grids")
     if stored is None:
-        return tuple(layout.grid for layout in read_layouts(run.prediction))
+        return tuple(stage.grid for stage in stored_stages(run, document))
     return tuple((rows, cols) for rows, cols in stored)
+
+
+def stored_stages(run: RunDirectory, document: dict[str, Any]) -> tuple[Stage, ...]:
+    """What a run did or is to do, by its directory.
+
+    Parameters
+    ----------
+    run : RunDirectory
+    document : dict
+        Its ``run.json``.
+    """
+    task: Task = document["plan"].get("task", "segment")
+    layouts = () if task == "detect" else read_layouts(run.prediction)
+    shape = layouts[0].shape if layouts else tuple(document["layout"]["shape"])
+    height, width = document["layout"]["block"]
+    return stages_of(task, Blocks((shape[0], shape[1]), (height, width)), layouts)
 
 
 def seam_map(state: LedgerState, grid: Grid) -> tuple[tuple[float | None, ...], ...] | None:

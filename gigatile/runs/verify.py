@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.engine.block import BlockKey
+from gigatile.engine.record import BlockKey
 from gigatile.ledger.reader import LedgerReader
 from gigatile.ledger.state import DONE, EMPTY, FAILED, PENDING
 from gigatile.ledger.writer import LedgerWriter
-from gigatile.outputs.check import check_shard
+from gigatile.outputs.check import check_shard, check_tables
 from gigatile.outputs.coordinates import GRID_MAPPING, coordinate_keys
-from gigatile.outputs.layout import ArrayLayout
-from gigatile.outputs.omezarr import is_complete, read_layouts
+from gigatile.outputs.omezarr import is_complete
 from gigatile.outputs.shard import ShardReceipt
+from gigatile.plans.stages import PREDICTION, Stage
+from gigatile.runs.artifacts import ABSENT, Mask, artifact_sizes
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.shards import Mask, shard_place
-from gigatile.runs.status import existing_run
+from gigatile.runs.status import existing_run, stored_stages
 
-ABSENT = -1
-"""Size of a shard that is not there."""
 PROBLEMS = 10_000
 """Problems that are told one by one; all of them count, and all damaged blocks are done again."""
 SIDE_BY_SIDE = 8
@@ -91,8 +89,8 @@ def verify(directory: str | PathLike[str]) -> Report:
 
     Memory bound
     ------------
-    27 bytes a block, 32 more a block of the level that is looked at, `PROBLEMS` texts, and, of each of
-    `SIDE_BY_SIDE` shards, what `check_shard` holds.
+    27 bytes a block, 40 more a block of the stage that is looked at, `PROBLEMS` texts, and, of each of
+    `SIDE_BY_SIDE` shards, what `check_shard` or `check_tables` holds.
 
     Parameters
     ----------
@@ -111,17 +109,23 @@ def verify(directory: str | PathLike[str]) -> Report:
     problems.add(_metadata_problems(run, document["metadata"]))
     if problems.count:
         return Report(run.name, 0, document["complete"], tuple(problems.texts), problems.count)
-    layouts = read_layouts(run.prediction)
-    reader = LedgerReader(run.ledger, [layout.grid for layout in layouts])
+    stages = stored_stages(run, document)
+    reader = LedgerReader(run.ledger, [stage.grid for stage in stages])
     state = reader.scan()
-    sizes = _sizes(run, layouts, problems)
+    problems.add(_foreign(run, stages))
     checked, damaged = 0, []
-    for level, layout in enumerate(layouts):
-        look = _Level(run, reader, level, layout)
-        damaged.append(look.check(sizes[level], problems, complete=document["complete"]))
-        checked += state.count(DONE, level)
+    for number, stage in enumerate(stages):
+        sizes = artifact_sizes(stage, run.store)
+        if document["complete"] and stage.kind == "find" and not (sizes != ABSENT).any():
+            # Parts are only for the stages after them: of a complete run they may be deleted.
+            damaged.append(np.zeros(stage.grid, bool))
+            continue
+        look = _Stage(run, reader, number, stage)
+        damaged.append(look.check(sizes, problems, complete=document["complete"]))
+        checked += state.count(DONE, number)
     _revoke(run, reader, damaged)
-    if document["complete"] and not is_complete(run.prediction):
+    has_array = any(stage.layout for stage in stages)
+    if document["complete"] and has_array and not is_complete(run.prediction):
         problems.add([f"{run.prediction.name}: not marked complete, though run.json is"])
     if state.dropped and state.count(PENDING):
         # Where every block has a record nothing is lost: what was torn was written again.
@@ -139,35 +143,32 @@ def _metadata_problems(run: RunDirectory, recorded: Mapping[str, str]) -> list[s
     ]
 
 
-def _sizes(run: RunDirectory, layouts: tuple[ArrayLayout, ...], problems: _Problems) -> list[npt.NDArray[np.int64]]:
-    """Bytes of each shard of each level, from one listing; objects that no block and no metadata explain are
-    problems."""
-    sizes = [np.full(layout.grid, ABSENT, np.int64) for layout in layouts]
-    documents = {"zarr.json", *(f"{level}/zarr.json" for level in range(len(layouts)))}
+def _foreign(run: RunDirectory, stages: tuple[Stage, ...]) -> Iterator[str]:
+    """Objects in the result that no block and no metadata explain."""
+    arrays = {stage.level: stage for stage in stages if stage.layout is not None}
+    if not arrays:
+        return
+    documents = {"zarr.json", *(f"{level}/zarr.json" for level in arrays)}
     if run.prediction.size(f"{GRID_MAPPING}/zarr.json") is not None:
-        documents |= coordinate_keys(layouts[0].shape)
+        documents |= coordinate_keys(arrays[0].blocks.shape)
     for entry in run.prediction.entries():
         named = re.match(r"(\d{1,9})/", entry.key)
-        level = int(named[1]) if named else len(layouts)
-        place = shard_place(entry.key, level, layouts[level]) if level < len(layouts) else None
-        if place is not None:
-            sizes[level][place] = entry.nbytes
-        elif entry.key not in documents:
-            problems.add([f"{run.prediction.where(entry.key)}: no block of this result has such a file"])
-    return sizes
+        stage = arrays.get(int(named[1])) if named else None
+        if (stage is None or stage.place(f"{PREDICTION}/{entry.key}") is None) and entry.key not in documents:
+            yield f"{run.prediction.where(entry.key)}: no block of this result has such a file"
 
 
-class _Level:
-    """One level of a result, and what the ledger says of it."""
+class _Stage:
+    """One stage of a run, and what the ledger says of it."""
 
-    def __init__(self, run: RunDirectory, reader: LedgerReader, level: int, layout: ArrayLayout) -> None:
-        self._store, self._state, self._level, self._layout = run.prediction, reader.state, level, layout
-        self._digests = reader.digests(level)
+    def __init__(self, run: RunDirectory, reader: LedgerReader, number: int, stage: Stage) -> None:
+        self._store, self._state, self._number, self._stage = run.store, reader.state, number, stage
+        self._digests = reader.digests(number)
         self._errors = self._state.errors()
 
     def check(self, sizes: npt.NDArray[np.int64], problems: _Problems, *, complete: bool) -> Mask:
         """Collect what is wrong; returns the blocks whose records are not true, shape (rows, cols)."""
-        status = self._state.status(self._level)
+        status = self._state.status(self._number)
         damaged = np.zeros(status.shape, bool)
         for key in self._keys(status == FAILED):
             problems.add([f"block {key}: failed: {self._errors.get(key, 'the ledger says why')}"])
@@ -203,16 +204,19 @@ class _Level:
                 pool.shutdown(cancel_futures=True)
 
     def _check(self, key: BlockKey) -> list[str]:
-        nbytes = int(self._state.nbytes(self._level)[key.row, key.col])
-        digest = self._digests[key.row * self._layout.grid[1] + key.col].tobytes().hex()
-        return check_shard(self._store, self._object(key), self._layout, ShardReceipt(nbytes, digest, False))
+        nbytes = int(self._state.nbytes(self._number)[key.row, key.col])
+        digest = self._digests[key.row * self._stage.grid[1] + key.col].tobytes().hex()
+        receipt = ShardReceipt(nbytes, digest, False)
+        if self._stage.layout is None:
+            return check_tables(self._store, self._object(key), receipt)
+        return check_shard(self._store, self._object(key), self._stage.layout, receipt)
 
     def _object(self, key: BlockKey) -> str:
-        return f"{self._level}/{self._layout.shard_key(key.row, key.col)}"
+        return self._stage.key(key.row, key.col)
 
     def _keys(self, wanted: Mask) -> Iterator[BlockKey]:
         cols = wanted.shape[1]
-        return (BlockKey(self._level, *divmod(int(flat), cols)) for flat in np.flatnonzero(wanted))
+        return (BlockKey(self._number, *divmod(int(flat), cols)) for flat in np.flatnonzero(wanted))
 
 
 def _revoke(run: RunDirectory, reader: LedgerReader, damaged: list[Mask]) -> None:
@@ -220,7 +224,7 @@ def _revoke(run: RunDirectory, reader: LedgerReader, damaged: list[Mask]) -> Non
     if not any(mask.any() for mask in damaged):
         return
     writer = LedgerWriter(run.ledger)
-    keys = (BlockKey(level, int(row), int(col)) for level, mask in enumerate(damaged) for row, col in np.argwhere(mask))
+    keys = (BlockKey(stage, int(row), int(col)) for stage, mask in enumerate(damaged) for row, col in np.argwhere(mask))
     try:
         writer.revoke_all(reader.identities(keys), "damaged")
     finally:

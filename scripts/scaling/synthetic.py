@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import gigatile as gt
-from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.executors.executor import Notify, Outcome
 from gigatile.images.decode_units import edges
 from gigatile.images.image import Image

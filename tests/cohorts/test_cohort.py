@@ -14,7 +14,7 @@ import gigatile as gt
 from gigatile.cohorts.inputs import resolve_inputs
 from gigatile.cohorts.run import run_cohort
 from gigatile.cohorts.summary import Summary
-from gigatile.engine.block import BlockKey
+from gigatile.engine.record import BlockKey
 from gigatile.errors import Cancelled, RunRefused, UsageError
 from gigatile.events import BlockFinished, CohortEnded, ImageEnded, ImageStarted
 from gigatile.executors import clusters

@@ -8,8 +8,9 @@ from threading import Event
 import numpy as np
 
 import gigatile as gt
+from gigatile.engine.batches import Inference, Progress, Tally
 from gigatile.engine.pipes import Clock
-from gigatile.engine.region import Inference, Progress, Tally, infer_region
+from gigatile.engine.region import infer_region
 from gigatile.images.image import Image
 from gigatile.models.model import LoadedModel
 from gigatile.models.warmup import try_model

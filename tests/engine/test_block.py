@@ -10,7 +10,8 @@ import pytest
 import zarr
 
 import gigatile as gt
-from gigatile.engine.block import BlockEngine, BlockKey, failed_record
+from gigatile.engine.block import BlockEngine, failed_record
+from gigatile.engine.record import BlockKey
 from gigatile.errors import BlockError, Cancelled, StorageError
 from gigatile.images.image import Image
 from gigatile.outputs.omezarr import create_result
@@ -41,7 +42,7 @@ def setting(tmp_path):
         Image(CountingSource(UnitSource(noise((3, *SMALL)), (64, 64)))), model, TILING, output="probabilities"
     )
     store = LocalStore(tmp_path / "out", durable=False)
-    create_result(store, plan.layouts, plan.metadata)
+    create_result(store.below("prediction.zarr"), plan.layouts, plan.metadata)
     plan.image.counter.take()
     return model, plan, BlockEngine(plan, store, pending=np.ones(plan.blocks.grid, bool))
 
@@ -69,7 +70,7 @@ def test_a_block_may_be_tried_again_in_the_same_process_and_gives_the_same_bytes
     model.error = None
     record = do(engine)
     other = LocalStore(tmp_path / "other", durable=False)
-    create_result(other, plan.layouts, plan.metadata)
+    create_result(other.below("prediction.zarr"), plan.layouts, plan.metadata)
     undisturbed = do(BlockEngine(plan, other, pending=np.ones(plan.blocks.grid, bool)))
     assert (record.status, record.digest, record.tiles) == ("done", undisturbed.digest, undisturbed.tiles)
     assert tree(tmp_path / "out") == tree(tmp_path / "other")
@@ -144,7 +145,7 @@ def test_a_stopped_or_refused_block_leaves_nothing(tmp_path, setting, monkeypatc
     with pytest.raises(Cancelled):
         do(engine, stop=stop)
     assert tree(tmp_path / "out") == before
-    (tmp_path / "out/0/c").write_text("in the way")
+    (tmp_path / "out/prediction.zarr/0/c").write_text("in the way")
     with pytest.raises(StorageError):
         do(engine)
 
@@ -154,7 +155,7 @@ def test_a_torn_level_fails_the_block_above_it_until_it_is_mended(tmp_path, sett
     for row in range(plan.blocks.grid[0]):
         for col in range(plan.blocks.grid[1]):
             do(engine, BlockKey(0, row, col))
-    shard = tmp_path / "out/0" / plan.layouts[0].shard_key(0, 0)
+    shard = tmp_path / "out/prediction.zarr/0" / plan.layouts[0].shard_key(0, 0)
     content = shard.read_bytes()
     shard.write_bytes(content[:-1])
     above = BlockKey(1, 0, 0)
@@ -163,7 +164,7 @@ def test_a_torn_level_fails_the_block_above_it_until_it_is_mended(tmp_path, sett
     assert str(shard) in str(caught.value)
     shard.write_bytes(content)
     assert do(engine, above).status == "done"
-    fine, coarse = (zarr.open_array(tmp_path / "out" / level, mode="r")[...] for level in "01")
+    fine, coarse = (zarr.open_array(tmp_path / "out/prediction.zarr" / level, mode="r")[...] for level in "01")
     box = plan.layouts[1].region(0, 0)
     found = coarse[(..., *box.slices())]
     below = fine[..., : 2 * box.y1, : 2 * box.x1].astype(np.float64)

@@ -166,8 +166,9 @@ def test_whole_numbers_go_through_trim_unchanged(dtype):
 def test_tile_rows_are_handed_out_in_the_steps_that_were_asked_for(same):
     from threading import Event
 
+    from gigatile.engine.batches import Inference, Progress, Tally
     from gigatile.engine.pipes import Clock
-    from gigatile.engine.region import Inference, Progress, Tally, infer_region
+    from gigatile.engine.region import infer_region
     from gigatile.tiling.region import Region
 
     pixels = noise((2, 61, 40))

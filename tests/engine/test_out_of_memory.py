@@ -8,8 +8,9 @@ from threading import Event
 import numpy as np
 import pytest
 
+from gigatile.engine.batches import BatchLimit, Inference, Progress, Tally
 from gigatile.engine.pipes import Clock
-from gigatile.engine.region import BatchLimit, Inference, Progress, Tally, infer_region
+from gigatile.engine.region import infer_region
 from gigatile.errors import BlockError, ModelOutOfMemory
 from gigatile.models.model import LoadedModel
 from gigatile.models.values import Values
@@ -144,7 +145,8 @@ ONNX_CODE = """
 import resource, sys
 import numpy as np
 import gigatile as gt
-from gigatile.engine.region import Inference, _halved
+from gigatile.engine.batches import Inference
+from gigatile.engine.region import _halved
 from gigatile.tiling.tiling import Tiling
 model = gt.load_model(sys.argv[1], scale=1.0)
 tiles = list(np.random.default_rng(0).random((64, 1, 256, 256), np.float32))

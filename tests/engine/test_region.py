@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gigatile as gt
+from gigatile.engine.batches import Inference, Progress, Tally
 from gigatile.engine.pipes import Clock
-from gigatile.engine.region import Inference, Progress, Tally, infer_region
+from gigatile.engine.region import infer_region
 from gigatile.errors import BlockError, Cancelled
 from gigatile.models.model import LoadedModel
 from gigatile.models.values import Values

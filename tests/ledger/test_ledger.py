@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.errors import StorageError
 from gigatile.ledger.attempts import Suspicion
 from gigatile.ledger.compaction import SEGMENTS, compact

@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.errors import RunRefused
 from gigatile.ledger import compaction
 from gigatile.ledger.attempts import Suspicion

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.ledger.lines import Started, framed, line_of_record, new_identity
 
 MIB = 1 << 20

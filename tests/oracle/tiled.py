@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gigatile.engine.batches import Inference, Progress, Tally
 from gigatile.engine.pipes import Clock
-from gigatile.engine.region import Inference, Progress, Tally, infer_region
+from gigatile.engine.region import infer_region
 from gigatile.plans.plan import Plan
 
 

@@ -1,13 +1,15 @@
-"""Which shards are there is found out by listing, once."""
+"""Which artifacts are there is found out by listing, once."""
 
 import numpy as np
 import pytest
 
-from gigatile.engine.block import BlockKey, BlockRecord
+from gigatile.engine.record import BlockKey, BlockRecord
 from gigatile.ledger.reader import LedgerReader
 from gigatile.ledger.writer import LedgerWriter
 from gigatile.outputs.layout import ArrayLayout
-from gigatile.runs.shards import missing_shards, shard_place
+from gigatile.plans.stages import Stage, stages_of
+from gigatile.runs.artifacts import missing_artifacts
+from gigatile.tiling.tiling import Blocks
 from tests.runs.memory_store import MemoryStore
 
 
@@ -15,12 +17,27 @@ def layout(channels=None):
     return ArrayLayout((350, 420), channels, np.dtype("uint8"), 255, (100, 100), (50, 50))
 
 
+def pyramid(channels=None, level=1):
+    return Stage("pyramid", Blocks((350, 420), (100, 100)), layout(channels), level)
+
+
 @pytest.mark.parametrize("channels", [None, 3])
 def test_the_place_of_a_shard_is_the_inverse_of_its_key(channels):
-    level = layout(channels)
+    stage = pyramid(channels)
     for row in range(4):
         for col in range(5):
-            assert shard_place(f"1/{level.shard_key(row, col)}", 1, level) == (row, col)
+            key = f"prediction.zarr/1/{layout(channels).shard_key(row, col)}"
+            assert stage.key(row, col) == key
+            assert stage.place(key) == (row, col)
+
+
+def test_the_objects_of_a_part_belong_to_its_block_and_the_table_of_all_to_one_block():
+    find, merge = stages_of("detect", Blocks((350, 420), (100, 100)), ())
+    assert find.key(3, 4) == "parts/3/4/"
+    assert find.place("parts/3/4/rows.parquet") == (3, 4)
+    assert find.place("parts/3/4/ids.npy") is None
+    assert find.place("parts/4/0/rows.parquet") is None
+    assert (merge.grid, merge.key(0, 0), merge.place("objects.parquet")) == ((1, 1), "objects.parquet", (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -30,7 +47,7 @@ def test_the_place_of_a_shard_is_the_inverse_of_its_key(channels):
      "1/c/0/0x", "11/c/0/0", "1/c/0/0/"],
 )  # fmt: skip
 def test_no_other_object_is_taken_for_a_shard(key):
-    assert shard_place(key, 1, layout()) is None
+    assert pyramid().place(f"prediction.zarr/{key}") is None
 
 
 def test_missing_are_finished_blocks_whose_shard_is_gone_of_another_size_or_too_many():
@@ -44,7 +61,7 @@ def test_missing_are_finished_blocks_whose_shard_is_gone_of_another_size_or_too_
         prediction.write(f"0/c/0/{col}", content)
     prediction.write("0/c/1/0", b"of a block that failed")
     state = LedgerReader(bucket.below("ledger"), [(4, 5)]).scan()
-    missing = missing_shards(state, 0, layout(), prediction)
+    missing = missing_artifacts(state, 0, pyramid(level=0), bucket)
     assert np.argwhere(missing).tolist() == [[0, 1], [0, 2], [0, 4]]
 
 
@@ -55,5 +72,5 @@ def test_a_level_is_listed_once_and_no_shard_asked_for_one_by_one(monkeypatch):
     for name in ("entries", "size", "read", "read_range"):
         real = getattr(bucket, name)
         monkeypatch.setattr(bucket, name, lambda *given, name=name, real=real: (calls.append(name), real(*given))[1])
-    missing_shards(state, 0, layout(), bucket)
+    missing_artifacts(state, 0, pyramid(level=0), bucket)
     assert calls == ["entries"]
