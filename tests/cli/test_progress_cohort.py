@@ -189,7 +189,7 @@ class TestFigures:
         counted = tally(clock)
         plan(counted.add, "a", finished=10)
         pyramid(counted.add, "a")
-        assert counted.snapshot().images.active == (ActiveImage("a", 10, 10, in_pyramid=True),)
+        assert counted.snapshot().images.active == (ActiveImage("a", 10, 10, later="pyramid"),)
         counted.add(ImageEnded("a", "complete"))
         assert counted.snapshot().images.resumed == 0
 
@@ -440,7 +440,7 @@ STATE = Snapshot(
         4000, complete=1200, resumed=300, failed=2, refused=1, unplanned=2790,
         active=(
             ActiveImage("slide_a", 28, 64), ActiveImage(LONG.format("A"), 1024, 4096),
-            ActiveImage("日本語の長い名前" * 6, 1, 1), ActiveImage("b", 64, 64, in_pyramid=True),
+            ActiveImage("日本語の長い名前" * 6, 1, 1), ActiveImage("b", 64, 64, later="pyramid"),
             ActiveImage("c", 0, 3), ActiveImage("d", 0, 3),
         ),
     ),
