@@ -12,8 +12,10 @@ from gigatile.objects.agreement import Agreement, agreements
 from gigatile.objects.cells import Patch
 from gigatile.tiling.region import Region
 
+IOS = Agreement()
 
-def pairs(a, b, agreement=Agreement()):
+
+def pairs(a, b, agreement=IOS):
     """Pairs of labels of two arrays of the same pixels."""
     patches = (Patch(np.array(x, np.uint32), Region(5, 5, 5 + len(x), 5 + len(x[0]))) for x in (a, b))
     return list(zip(*(side.tolist() for side in agreements(*patches, agreement)), strict=True))
