@@ -9,12 +9,17 @@ from gigatile.cli.parser import Parser, add_debug, emit, say
 from gigatile.cli.values import Where, one_of
 from gigatile.errors import UsageError
 
-LATER = ("geojson", "geoparquet", "flatgeobuf", "csv", "coco")
-"""Formats of objects, which are not built yet."""
 PIXELS = {
     "cog": "cloud-optimised GeoTIFF: GDAL, QGIS, older GIS",
     "ome-tiff": "QuPath, Bio-Formats, ImageJ; name it .ome.tif",
     "ome-zarr-0.4": "a folder of Zarr v2: QuPath, older viewers",
+}
+OBJECTS = {
+    "geojson": "QuPath by drag and drop, GIS; one feature a line if named .geojsonl",
+    "geoparquet": "all columns, exactly: geopandas, GIS",
+    "flatgeobuf": "with a spatial index: GIS, browsers",
+    "csv": "with WKT: spreadsheets, R",
+    "coco": "JSON for training and scoring",
 }
 SOMETHING_FAILED = 3
 
@@ -26,10 +31,7 @@ def main(argv: Sequence[str]) -> int:
     for name, given in (("--to", arguments.to), ("-o", arguments.output)):
         if given is None:
             raise UsageError(f"{parser.prog}: no {name} given", fix=f"See '{parser.prog} --help'.")
-    kind = one_of(*PIXELS, *LATER)(arguments.to, Where("to"))
-    if kind in LATER:
-        works = ", ".join(PIXELS)
-        raise UsageError(f"--to {kind} is not available yet: it holds objects", fix=f"What works so far: {works}.")
+    kind = one_of(*PIXELS, *OBJECTS)(arguments.to, Where("to"))
     if arguments.dtype is not None:
         one_of("uint8")(arguments.dtype, Where("dtype"))
     directory_kind = check_run_directory(arguments.directory)
@@ -59,9 +61,8 @@ def _parser() -> Parser:
         "an export that was interrupted is begun anew. Of a cohort each image becomes a file in the folder FILE.",
     )
     parser.add_argument("directory", metavar="DIR", help="what was given to 'gigatile run -o'")
-    words = "; ".join(f"{name} ({about})" for name, about in PIXELS.items())
-    later = ", ".join(LATER)
-    parser.add_argument("--to", metavar="FORMAT", help=f"{words}; {later} (not available yet)")
+    pixels, objects = ("; ".join(f"{name} ({about})" for name, about in of.items()) for of in (PIXELS, OBJECTS))
+    parser.add_argument("--to", metavar="FORMAT", help=f"pixels: {pixels}. Objects: {objects}")
     parser.add_argument("-o", dest="output", metavar="FILE", help="the file to write, replacing an earlier export")
     parser.add_argument("--dtype", metavar="uint8", help="probabilities as bytes: round(254 * p), 255 where invalid")
     add_debug(parser)

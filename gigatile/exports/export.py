@@ -1,4 +1,4 @@
-"""Exporting a run, or each image of a cohort, to one of the formats."""
+"""Exporting a run, or each image of a cohort, to one of the formats: its pixels, or its objects."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gigatile.cohorts.summary import Summary
 from gigatile.errors import BlockError, UsageError
+from gigatile.exports.object_table import ObjectTable, object_table
 from gigatile.exports.result import Result
+from gigatile.outputs.objects_schema import OBJECTS
+from gigatile.runs.directory import RunDirectory
 from gigatile.storage.open import open_store
 
 Writer = Callable[[Result, Path, str | None], None]
+ObjectWriter = Callable[[ObjectTable, Path], None]
 
 
 class _Format(NamedTuple):
@@ -29,7 +33,16 @@ FORMATS = {
     "ome-tiff": _Format("ome_tiff", "export_ome_tiff", ".ome.tif"),
     "ome-zarr-0.4": _Format("ome_zarr_v04", "export_ome_zarr_v04", ".ome.zarr"),
 }
-"""The formats that are built, by the word after ``--to``."""
+"""The formats of pixels, by the word after ``--to``."""
+OBJECT_FORMATS = {
+    "geojson": _Format("geojson", "export_geojson", ".geojson"),
+    "geoparquet": _Format("geoparquet", "export_geoparquet", ".parquet"),
+    "flatgeobuf": _Format("flatgeobuf", "export_flatgeobuf", ".fgb"),
+    "csv": _Format("csv_table", "export_csv", ".csv"),
+    "coco": _Format("coco", "export_coco", ".json"),
+}
+"""The formats of objects."""
+_ALL = FORMATS | OBJECT_FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ def export_run(directory: str, kind: str, path: Path, dtype: str | None) -> Expo
     directory : str
         A path or URL.
     kind : str
-        One of `FORMATS`.
+        One of `FORMATS` or `OBJECT_FORMATS`.
     path : Path
         What appears, whole, at the end.
     dtype : {'uint8', None}
@@ -64,11 +77,19 @@ def export_run(directory: str, kind: str, path: Path, dtype: str | None) -> Expo
     BlockError, StorageError
         The result cannot be read, or the file not written.
     """
-    result = Result.of(directory)
-    inside = result.store.local
-    if inside is not None and path.is_relative_to(inside):
+    inside = RunDirectory.at(directory, durable=False)
+    # The folder of the run may hold exports beside the result, but none goes into it or replaces its table.
+    own = () if inside.store.local is None else (inside.store.local / OBJECTS, inside.prediction.local)
+    if any(place is not None and path.is_relative_to(place) for place in own):
         raise UsageError(str(path), expected="a place beside the result", found="one inside it", fix="Choose another.")
-    _writer(kind)(result, path, dtype)
+    if kind in FORMATS:
+        pixels: Writer = _function(FORMATS[kind])
+        pixels(Result.of(directory), path, dtype)
+    else:
+        if dtype is not None:
+            raise UsageError("--dtype", expected="a format of pixels", found=f"--to {kind}", fix="Leave it out.")
+        objects: ObjectWriter = _function(OBJECT_FORMATS[kind])
+        objects(object_table(directory), path)
     return Exported("", path)
 
 
@@ -84,7 +105,7 @@ def export_cohort(directory: str, kind: str, folder: Path, dtype: str | None) ->
     """
     store = open_store(directory, durable=False)
     for row in Summary.open(store).rows:
-        path = folder / f"{row.name}{FORMATS[kind].suffix}"
+        path = folder / f"{row.name}{_ALL[kind].suffix}"
         problem = ""
         try:
             export_run(store.where(row.name), kind, path, dtype)
@@ -93,7 +114,5 @@ def export_cohort(directory: str, kind: str, folder: Path, dtype: str | None) ->
         yield Exported(row.name, path, problem)
 
 
-def _writer(kind: str) -> Writer:
-    known = FORMATS[kind]
-    writer: Writer = getattr(import_module(f"gigatile.exports.{known.module}"), known.function)
-    return writer
+def _function(known: _Format) -> Any:
+    return getattr(import_module(f"gigatile.exports.{known.module}"), known.function)

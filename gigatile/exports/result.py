@@ -61,14 +61,16 @@ class Result:
             It cannot be read.
         """
         run = RunDirectory.at(directory, durable=False)
-        document = existing_run(run)
-        if not document["complete"] or not is_complete(run.prediction):
+        document = complete_document(run)
+        if document["plan"].get("task") == "detect":
             raise RunRefused(
                 run.name,
-                expected="a complete run",
-                found="blocks that are missing or failed",
-                fix="Repeat the command of the run (failed blocks: with --retry-failed); 'gigatile status' tells more.",
+                expected="a result with pixels",
+                found="detections, which are rows of a table",
+                fix="Choose --to geojson, geoparquet, flatgeobuf, csv or coco.",
             )
+        if not is_complete(run.prediction):
+            raise _incomplete(run)
         group = _attributes(run.prediction, "zarr.json")
         level = _attributes(run.prediction, "0/zarr.json")
         own = group["gigatile"]
@@ -115,6 +117,29 @@ class Result:
         """Colour of each plane; empty where that is not known."""
         known = self.output != "classes" and len(self.class_colors) == self.channels
         return self.class_colors if known else ()
+
+
+def complete_document(run: RunDirectory) -> dict[str, Any]:
+    """The ``run.json`` of a complete run.
+
+    Raises
+    ------
+    RunRefused
+        There is no run, or it is not complete: an export would have holes that nobody sees.
+    """
+    document = existing_run(run)
+    if not document["complete"]:
+        raise _incomplete(run)
+    return document
+
+
+def _incomplete(run: RunDirectory) -> RunRefused:
+    return RunRefused(
+        run.name,
+        expected="a complete run",
+        found="blocks that are missing or failed",
+        fix="Repeat the command of the run (failed blocks: with --retry-failed); 'gigatile status' tells more.",
+    )
 
 
 def _attributes(store: Store, key: str) -> dict[str, Any]:

@@ -116,6 +116,40 @@ def new_folder(path: Path, is_export: Callable[[Path], bool]) -> Iterator[Path]:
         sync_directory(path.parent)
 
 
+@contextmanager
+def new_file_of_others(path: Path, is_export: Callable[[Path], bool]) -> Iterator[Path]:
+    """As `new_file`, for libraries that open and close files by name, and lay temporary ones beside them.
+
+    ::
+
+        .cells.fgb.export.tmp/cells.fgb     written here
+
+    Yields
+    ------
+    Path
+        Where to write; there is nothing yet.
+    """
+    if path.is_dir():
+        raise RunRefused(str(path), expected="the name of a file", found="a folder", fix="Give the file a name.")
+    temporary = _temporary(path)
+    with _storage_errors(path):
+        if path.exists() and path.stat().st_size and not is_export(path):
+            raise _foreign(path)
+        temporary.mkdir(parents=True, exist_ok=True)
+        with _held(temporary, os.O_RDONLY):
+            try:
+                for left in temporary.iterdir():
+                    left.unlink()
+                written = temporary / path.name
+                yield written
+                with written.open("rb") as file:
+                    os.fsync(file.fileno())
+                written.replace(path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        sync_directory(path.parent)
+
+
 def _foreign(path: Path) -> RunRefused:
     return RunRefused(
         str(path),

@@ -15,6 +15,7 @@ import io
 import json
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -49,6 +50,8 @@ class ObjectsWriter:
     schema : pyarrow.Schema
         As `objects_schema` makes it.
     metadata : ObjectsMetadata
+    notes : mapping, optional
+        Stored with the metadata, under keys of its own.
 
     Raises
     ------
@@ -56,11 +59,13 @@ class ObjectsWriter:
         A package is missing, or the CRS is not known.
     """
 
-    def __init__(self, sink: Any, schema: Any, metadata: ObjectsMetadata) -> None:
+    def __init__(
+        self, sink: Any, schema: Any, metadata: ObjectsMetadata, notes: Mapping[str, Any] | None = None
+    ) -> None:
         arrow()
         import pyarrow.parquet
 
-        self.schema, self.metadata = schema, metadata
+        self.schema, self.metadata, self._notes = schema, metadata, dict(notes or {})
         self._crs = projjson(metadata.crs)
         counted = [name for name in schema.names if name not in ("geometry", "bbox")]
         self._file = pyarrow.parquet.ParquetWriter(
@@ -141,7 +146,7 @@ class ObjectsWriter:
         counts = Counts(self._total, names, oversized)
         types = sorted(_TYPES.get(number, "GeometryCollection") for number in self._types)
         geo = geo_metadata(types, self._bounds, self._crs)
-        own = {**self.metadata.to_json(), **counts.to_json()}
+        own = {**self._notes, **self.metadata.to_json(), **counts.to_json()}
         self._file.add_key_value_metadata({GEO: _json(geo), OWN: _json(own)})
         self._file.close()
         return counts

@@ -7,7 +7,12 @@ import pytest
 import tifffile
 
 import gigatile as gt
+from gigatile.outputs.objects_schema import ObjectsMetadata
+from gigatile.units import PixelSize
 from tests.exports.samples import COLOURS, NAMES, softly, write_scene
+from tests.objects_tables import COLOURS as OBJECT_COLOURS
+from tests.objects_tables import NAMES as OBJECT_NAMES
+from tests.objects_tables import UTM, shapes, table, write_run
 from tests.small_runs import noise, run_small
 
 TILING = gt.Tiling(tile=64, overlap=16, margin=2, blend="hann", block=192)
@@ -56,3 +61,17 @@ def raw(folder):
     bright = gt.load_model(lambda batch: batch.mean(axis=1, keepdims=True).astype(np.float32))
     assert run_small(image, bright, folder / "raw", TILING, output="raw").complete
     return folder / "raw"
+
+
+@pytest.fixture(scope="session")
+def cells(folder, slide):
+    """A run directory with instances of a slide: outlines with holes and parts, measured, two of three classes named."""
+    about = ObjectsMetadata("instances", (610, 700), OBJECT_NAMES, OBJECT_COLOURS, PixelSize(0.25, 0.5))
+    return write_run(folder / "cells", slide, table(shapes(300, 600), about), about)
+
+
+@pytest.fixture(scope="session")
+def ships(folder, scene):
+    """A run directory with detections of a scene in UTM."""
+    about = ObjectsMetadata("detect", (610, 700), OBJECT_NAMES, (), PixelSize(10, 10, "metre"), "EPSG:32633", UTM)
+    return write_run(folder / "ships", scene, table(shapes(300, 600), about, measured=False), about)

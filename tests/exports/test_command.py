@@ -3,17 +3,16 @@
 import json
 import shutil
 
+import geopandas
 import obstore
 import pytest
 import rasterio
 
 from gigatile.cli import export as command
 from gigatile.cli.main import main
-from gigatile.exports.export import FORMATS
+from gigatile.exports.export import FORMATS, OBJECT_FORMATS
 from tests.object_store import object_store
 from tests.small_runs import cli, tree
-
-LATER = ("geojson", "geoparquet", "flatgeobuf", "csv", "coco")
 
 
 def refused(capsys, *words):
@@ -35,15 +34,56 @@ def test_dtype_reaches_the_file(probabilities, tmp_path):
         assert set(file.dtypes) == {"uint8"}
 
 
-@pytest.mark.parametrize("kind", LATER)
-def test_formats_of_objects_are_not_available_yet(kind, scene, tmp_path, capsys):
-    assert f"--to {kind} is not available yet" in refused(capsys, scene, "--to", kind, "-o", tmp_path / "a")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_formats_of_the_command_are_those_that_are_built():
     assert set(command.PIXELS) == set(FORMATS)
-    assert command.LATER == LATER
+    assert set(command.OBJECTS) == set(OBJECT_FORMATS)
+
+
+@pytest.mark.parametrize("kind", OBJECT_FORMATS)
+def test_a_run_with_objects_becomes_the_file_that_is_named(kind, ships, tmp_path, capsys):
+    path = tmp_path / f"ships{OBJECT_FORMATS[kind].suffix}"
+    assert main(["export", str(ships), "--to", kind, "-o", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    if kind == "coco":
+        assert len(json.loads(path.read_text())["annotations"]) == 300
+    else:
+        read = geopandas.read_parquet if kind == "geoparquet" else geopandas.read_file
+        assert len(read(path)) == 300
+
+
+@pytest.mark.parametrize("kind", OBJECT_FORMATS)
+def test_an_unfinished_run_with_objects_is_refused(kind, ships, tmp_path, capsys):
+    run = copied_unfinished(ships, tmp_path / "run")
+    assert "expected a complete run" in refused(capsys, run, "--to", kind, "-o", tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_detections_have_no_pixels_to_export(ships, tmp_path, capsys):
+    told = refused(capsys, ships, "--to", "cog", "-o", tmp_path / "a.tif")
+    assert "expected a result with pixels, found detections" in told
+    assert "geojson" in told
+
+
+def test_the_table_of_the_run_is_never_replaced(ships, capsys):
+    before = (ships / "objects.parquet").read_bytes()
+    assert "one inside it" in refused(capsys, ships, "--to", "geoparquet", "-o", ships / "objects.parquet")
+    assert (ships / "objects.parquet").read_bytes() == before
+
+
+def test_dtype_is_for_pixels(ships, tmp_path, capsys):
+    told = refused(capsys, ships, "--to", "csv", "-o", tmp_path / "a.csv", "--dtype", "uint8")
+    assert "--dtype: expected a format of pixels" in told
+
+
+def test_a_cohort_of_objects_becomes_a_folder_of_files(cohort, ships, tmp_path, capsys):
+    shutil.rmtree(cohort / "b")
+    shutil.copytree(ships, cohort / "b")
+    shutil.rmtree(cohort / "a")
+    shutil.copytree(ships, cohort / "a")
+    capsys.readouterr()
+    assert main(["export", str(cohort), "--to", "geojson", "-o", str(tmp_path / "found")]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "found" / f"{name}.geojson") for name in "ab"]
+    assert len(geopandas.read_file(tmp_path / "found" / "b.geojson")) == 300
 
 
 @pytest.fixture
@@ -173,3 +213,13 @@ def test_a_run_in_a_bucket_gives_the_same_file(scene, tmp_path, tmp_path_factory
         cli(*words, str(tmp_path / "far.tif"), cwd=tmp_path, **server.env)
     assert main(["export", str(scene), "--to", "cog", "-o", str(tmp_path / "near.tif")]) == 0
     assert (tmp_path / "far.tif").read_bytes() == (tmp_path / "near.tif").read_bytes()
+
+
+def test_objects_in_a_bucket_give_the_same_file(ships, tmp_path, tmp_path_factory):
+    with object_store(tmp_path_factory.mktemp("store")) as server:
+        bucket, client = server.make_bucket("runs"), server.client("runs")
+        for name, content in tree(ships).items():
+            obstore.put(client, f"ships/{name}", content)
+        cli("export", f"{bucket}/ships", "--to", "geojson", "-o", "far.geojson", cwd=tmp_path, **server.env)
+    assert main(["export", str(ships), "--to", "geojson", "-o", str(tmp_path / "near.geojson")]) == 0
+    assert (tmp_path / "far.geojson").read_bytes() == (tmp_path / "near.geojson").read_bytes()

@@ -20,13 +20,13 @@ ALLOWED = 24 * MIB
 CHILD = """
 import sys
 from pathlib import Path
-from gigatile.exports.export import FORMATS, _writer
+from gigatile.exports.export import FORMATS, _function
 from gigatile.exports.result import Result
 from gigatile.outputs.omezarr import read_layouts
 from gigatile.storage.local import LocalStore
 store = LocalStore(Path(sys.argv[2]), False)
 result = Result(store, read_layouts(store), sys.argv[4], {"axes": [], "datasets": []}, None, None, None, (), ())
-_writer(sys.argv[1])(result, Path(sys.argv[3]), None)
+_function(FORMATS[sys.argv[1]])(result, Path(sys.argv[3]), None)
 """
 
 

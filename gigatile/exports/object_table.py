@@ -1,0 +1,140 @@
+"""The objects of a finished run as exports see them: a stream of rows, and what is known of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gigatile.errors import RunRefused
+from gigatile.exports.result import Colour, complete_document
+from gigatile.outputs.objects_schema import ObjectsMetadata
+from gigatile.runs.directory import RunDirectory
+from gigatile.runs.objects import open_objects
+
+Geometries = np.ndarray[Any, np.dtype[np.object_]]
+_OTHER_COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+"""Of classes that the run gives none, in turn: told apart by colour-blind people, too (Okabe and Ito, 2008)."""
+_PIXEL_DECIMALS = 3
+"""Coordinates are written to a thousandth of a pixel."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectTable:
+    """The objects of one complete run, or the polygons of its class map."""
+
+    where: str
+    """For messages."""
+    image: str
+    """File name of the image, without its folder."""
+    metadata: ObjectsMetadata
+    schema: Any
+    """pyarrow's, without metadata; see `objects_schema`."""
+    geometry_types: tuple[str, ...]
+    """Kinds of geometry in it; empty where nobody knows before all rows are read."""
+    oversized: int
+    """See `Counts.oversized`."""
+    batches: Callable[[], Iterator[Any]]
+    """Reads the rows from the first on, as ``pyarrow.RecordBatch`` of the schema, in order of their ids."""
+
+    def label_of(self, number: int) -> str:
+        """Name of a class; of one without a name, its number in words."""
+        return self.metadata.name_of(number) or f"class {number}"
+
+    def colour_of(self, number: int) -> Colour:
+        """Colour of a class: the run's, or another one."""
+        known = self.metadata.class_colors
+        if 0 <= number < len(known):
+            red, green, blue = bytes.fromhex(known[number].removeprefix("#"))
+            return red, green, blue
+        return _OTHER_COLOURS[number % len(_OTHER_COLOURS)]
+
+    @property
+    def decimals(self) -> int:
+        """Digits after the point that tell a thousandth of a pixel in the coordinates of the geometry."""
+        if self.metadata.transform is None:
+            return _PIXEL_DECIMALS
+        a, b, _, d, e, _ = self.metadata.transform
+        side = min(np.hypot(a, d), np.hypot(b, e))
+        return max(0, _PIXEL_DECIMALS - int(np.floor(np.log10(side))))
+
+
+def object_table(directory: str) -> ObjectTable:
+    """The objects of a run.
+
+    Parameters
+    ----------
+    directory : str
+        A path or URL.
+
+    Raises
+    ------
+    RunRefused
+        There is no complete run in it, or it found no objects.
+    UsageError
+        A package is missing.
+    BlockError, StorageError
+        The table cannot be read.
+    """
+    run = RunDirectory.at(directory, durable=False)
+    document = complete_document(run)
+    if document["plan"].get("task", "segment") == "segment":
+        raise RunRefused(
+            run.name,
+            expected="objects, of a run with --task detect or instances",
+            found="a class map or channels",
+            fix="Polygons of class maps are not available yet; --to cog, ome-tiff or ome-zarr-0.4 hold pixels.",
+        )
+    file = open_objects(directory)
+    path = str(document["input"]["path"])
+    return ObjectTable(
+        where=file.where,
+        image=path.replace("\\", "/").rstrip("/").rpartition("/")[2],
+        metadata=file.metadata,
+        schema=file.schema.remove_metadata(),
+        geometry_types=file.geometry_types,
+        oversized=file.counts.oversized,
+        batches=file.batches,
+    )
+
+
+def shapes_of(batch: Any) -> Geometries:
+    """The geometry of a batch as shapely's, shape (rows,)."""
+    import shapely
+
+    shapes: Geometries = shapely.from_wkb(batch.column("geometry").to_numpy(zero_copy_only=False))
+    return shapes
+
+
+def rounded(shapes: Geometries, decimals: int) -> Geometries:
+    """Shapes with coordinates of so many digits after the point; shells run as RFC 7946 wants them: counter-clockwise
+    with y up."""
+    import shapely
+
+    near = shapely.transform(shapes, lambda xy: np.round(xy, decimals))
+    oriented: Geometries = shapely.orient_polygons(near, exterior_cw=False)
+    return oriented
+
+
+def short_numbers(column: Any) -> list[float | None]:
+    """A column of floats without the digits that only come from binary fractions; None for missing and NaN.
+
+    Seven significant digits of float32, nine of float64: 1e-9 of its value, as much as anybody measures.
+    """
+    values = column.to_numpy(zero_copy_only=False)
+    digits = 7 if values.dtype == np.float32 else 9
+    known = np.isfinite(values.astype(np.float64))
+    return [
+        float(f"{value:.{digits}g}") if good else None
+        for value, good in zip(values.tolist(), known.tolist(), strict=True)
+    ]
