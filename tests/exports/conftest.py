@@ -65,7 +65,7 @@ def raw(folder):
 
 @pytest.fixture(scope="session")
 def cells(folder, slide):
-    """A run directory with instances of a slide: outlines with holes and parts, measured, two of three classes named."""
+    """A run directory with instances of a slide: outlines with holes and parts, measured; class 2 has no name."""
     about = ObjectsMetadata("instances", (610, 700), OBJECT_NAMES, OBJECT_COLOURS, PixelSize(0.25, 0.5))
     return write_run(folder / "cells", slide, table(shapes(300, 600), about), about)
 
