@@ -196,9 +196,14 @@ def _frames(dataset: Any) -> Array:
     )
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_compressed:
-        frames = generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames))
+        frames = list(generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames)))
         is_ls = "LS" in syntax.name
-        tiles = [imagecodecs.jpegls_decode(f) if is_ls else imagecodecs.jpeg8_decode(f, colorspace=2) for f in frames]
+        # As the header says, RGB; but JFIF is YCbCr, whatever the header says (CMU-1-Small-Region, levels 1 to 4).
+        colours = (None if f[6:10] == b"JFIF" else 2 for f in frames)
+        tiles = [
+            imagecodecs.jpegls_decode(f) if is_ls else imagecodecs.jpeg8_decode(f, colorspace=c)
+            for f, c in zip(frames, colours, strict=True)
+        ]
     else:
         tiles = list(dataset.pixel_array.reshape(int(dataset.NumberOfFrames), side_y, side_x, -1))
     out = np.zeros((dataset.SamplesPerPixel, height, width), tiles[0].dtype)

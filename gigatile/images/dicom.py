@@ -22,9 +22,11 @@ from typing import Any
 import numpy as np
 
 from gigatile.errors import BlockError, DecodeError, GigatileError, ImageError
+from gigatile.images.coded_size import refuse_larger
 from gigatile.images.decode_units import chunks_of, is_reduction, make_level, out_of_memory, refuse_giant
 from gigatile.images.dicom_files import Part, identity_of, slide_of
 from gigatile.images.info import ImageInfo, Level
+from gigatile.images.jpeg_colours import is_jfif, is_surely_ycbcr
 from gigatile.images.openslide import local_path
 from gigatile.images.optional import import_for
 from gigatile.images.pixel_size import PixelSizeChoice, PixelSizeClaim, choose_pixel_size
@@ -53,6 +55,8 @@ class _Plane:
     path: str
     """Identifier of the optical path."""
     z: float
+    doubted: bool = False
+    """Whether the header says RGB and frames, which are JPEGs, say YCbCr."""
 
 
 class _Handle:
@@ -151,7 +155,7 @@ def _fill(out: Pixels, plane: _Plane, tile: tuple[int, int], where: str) -> None
     from wsidicom.geometry import Point
 
     try:
-        pixels = np.asarray(plane.data.get_decoded_tile(Point(tile[1], tile[0]), plane.z, plane.path, cache=False))
+        pixels = _decoded(plane, Point(tile[1], tile[0]), out.size)
         pixels = pixels if pixels.ndim == 3 else pixels[..., np.newaxis]
         part = pixels[: out.shape[1], : out.shape[2]]
         if part.shape != (*out.shape[1:], out.shape[0]):
@@ -173,6 +177,18 @@ def _fill(out: Pixels, plane: _Plane, tile: tuple[int, int], where: str) -> None
             found=f"{type(error).__name__}: {error}",
             fix="The file is damaged here: fetch it again or restore it, or go on with --on-bad-chunk fill.",
         ) from error
+
+
+def _decoded(plane: _Plane, tile: Any, samples: int) -> Pixels:
+    """A tile as wsidicom decodes it; or, where header and frame differ and the frame is sure, by the frame."""
+    if plane.doubted:
+        frame = plane.data.get_encoded_tile(tile, plane.z, plane.path)
+        if is_surely_ycbcr(frame):
+            import imagecodecs
+
+            refuse_larger(frame, samples)
+            return np.asarray(imagecodecs.jpeg8_decode(frame))
+    return np.asarray(plane.data.get_decoded_tile(tile, plane.z, plane.path, cache=False))
 
 
 def _describe(path: str, slide: Any, parts: Sequence[Part]) -> tuple[ImageInfo, list[list[_Plane]]]:
@@ -202,10 +218,8 @@ def _describe(path: str, slide: Any, parts: Sequence[Part]) -> tuple[ImageInfo, 
         refuse_giant(path, chunk, pixel_bytes)
         levels.append(make_level(shape, full, chunk, pixel_bytes))
         planes.append(found)
-        if _contradicts(found[0]):
-            notes.append(
-                f"level {len(levels) - 1}: DICOM says RGB, its JPEGs say YCbCr (JFIF): read as RGB, as OpenSlide"
-            )
+        if found[0].doubted:
+            notes.append(_doubt(found[0], len(levels) - 1))
     size = _pixel_size(stored[0], parts[0])
     if base.photometric_interpretation == "MONOCHROME1":
         notes.append("white is zero (MONOCHROME1): values are as stored")
@@ -264,17 +278,27 @@ def _plane(level: Any, path: str) -> _Plane:
     for instance in level.instances.values():
         data = instance.image_data
         if path in data.optical_paths:
-            return _Plane(data, path, data.default_z)
+            plane = _Plane(data, path, data.default_z)
+            return replace(plane, doubted=is_jfif(_first_frame(plane))) if _is_rgb_jpeg(data) else plane
     raise ValueError(f"a level without the optical path {path!r} that level 0 has")
 
 
-def _contradicts(plane: _Plane) -> bool:
-    """Whether frames are JPEGs in YCbCr by their JFIF marker, and RGB by the header: writers are known to err there."""
+def _is_rgb_jpeg(data: Any) -> bool:
+    return bool(data.photometric_interpretation == "RGB" and str(data.transfer_syntax) == _JPEG_BASELINE)
+
+
+def _first_frame(plane: _Plane) -> bytes:
     from wsidicom.geometry import Point
 
-    if plane.data.photometric_interpretation != "RGB" or str(plane.data.transfer_syntax) != _JPEG_BASELINE:
-        return False
-    return b"JFIF\0" in plane.data.get_encoded_tile(Point(0, 0), plane.z, plane.path)[:20]
+    return bytes(plane.data.get_encoded_tile(Point(0, 0), plane.z, plane.path))
+
+
+def _doubt(plane: _Plane, level: int) -> str:
+    """What is told of a level whose header and frames differ: writers are known to err there, in both ways."""
+    said = f"level {level}: DICOM says RGB, its JPEGs say YCbCr (JFIF)"
+    if is_surely_ycbcr(_first_frame(plane)):
+        return f"{said} and have coarser colours: read as YCbCr; OpenSlide and wsidicom show them in false colours"
+    return f"{said}: read as RGB, as OpenSlide"
 
 
 def _channels(samples: int, paths: Sequence[str], parts: Sequence[Part]) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 TILE = 16
@@ -79,6 +80,18 @@ def write_slide(folder: Path, pixels: np.ndarray, series: str = "1.2.5", kind: s
     path = folder / f"{series}-{kind}-{pixels.shape[1]}.dcm"
     write(path, ds, tiles_of(pixels))
     return path
+
+
+def write_jpegs(folder: Path, shape: tuple[int, int], frames: list[bytes]) -> None:
+    """One level of baseline JPEGs that the header calls RGB."""
+    folder.mkdir(exist_ok=True)
+    ds = header(shape, 3, ["brightfield"], "1.2.5")
+    ds.NumberOfFrames, ds.PixelData = len(frames), encapsulate(frames)
+    ds["PixelData"].VR = "OB"
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = WHOLE_SLIDE, ds.SOPInstanceUID
+    ds.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    ds.save_as(folder / "a.dcm", enforce_file_format=True)
 
 
 def write_concatenation(folder: Path, pixels: np.ndarray, first: int) -> None:
