@@ -14,7 +14,7 @@ not depend on the window, and stored as float32: any window has the bits of the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,8 @@ class ScaledGrid:
     """The level of the file that is read."""
     y: Sampling
     x: Sampling
+    pixel_size: float | None = None
+    """What was asked for, where this grid is made to it: steps are ratios, and only near what it takes."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -144,7 +146,7 @@ def grid_at(image: Image, pixel_size: float) -> ScaledGrid:
             near.append((off, level))
     if near:
         return level_grid(image, min(near)[1])
-    return grid_of_factor(image, (pixel_size / own.y, pixel_size / own.x))
+    return replace(grid_of_factor(image, (pixel_size / own.y, pixel_size / own.x)), pixel_size=pixel_size)
 
 
 def _how_to_state_it(image: Image) -> str:

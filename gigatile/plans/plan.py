@@ -131,15 +131,24 @@ class Plan:
     def metadata(self) -> ResultMetadata:
         """What the result says of itself."""
         image = self.image
-        scale_y, scale_x = (side / float(self.model.output.scale) for side in image.scale)
+        finer = float(self.model.output.scale)
+        scale_y, scale_x = (side / finer for side in image.scale)
         source = image.pixel_size or PixelSize(1.0, 1.0, "")
-        transform = image.transform
+        size, transform = source.scaled(scale_y, scale_x), image.transform
+        asked = image.grid.pixel_size
+        if asked is not None:
+            # To the last digit: 0.499 * (1 / 0.499) is not 1.
+            size = PixelSize(asked / finer, asked / finer, source.unit)
         if transform is not None:
             a, b, c, d, e, f = transform
-            transform = (a * scale_x, b * scale_y, c, d * scale_x, e * scale_y, f)
+            if asked is None:
+                transform = (a * scale_x, b * scale_y, c, d * scale_x, e * scale_y, f)
+            else:
+                across, down = (a / source.x, d / source.x), (b / source.y, e / source.y)
+                transform = (across[0] * size.x, down[0] * size.y, c, across[1] * size.x, down[1] * size.y, f)
         return ResultMetadata(
             downsampling="nearest" if self.rule.output == "classes" else "mean",
-            pixel_size=source.scaled(scale_y, scale_x),
+            pixel_size=size,
             source_pixel_size=source,
             crs=image.crs,
             transform=transform,

@@ -137,6 +137,27 @@ def test_without_a_pixel_size_it_is_told_what_helps_with_this_image(place, fix):
         assert Image(source).with_pixel_size(1.0).at(2.0).grid_shape == (30, 30)
 
 
+@pytest.mark.parametrize(("own", "wanted"), [(0.499, 1.0), (0.2461, 0.7), (0.1, 0.3), (0.25, 0.5)])
+def test_the_result_stores_the_size_that_was_asked_for_to_the_last_digit(tmp_path, own, wanted):
+    plan = gt.plan(slide((60, 70), (own, own)).at(wanted), gt.load_model(identity), TILING, output="raw")
+    gt.run(plan, tmp_path / "out", durable=False)
+    attributes = dict(zarr.open_group(tmp_path / "out" / "prediction.zarr", mode="r").attrs)
+    for number, dataset in enumerate(attributes["ome"]["multiscales"][0]["datasets"]):
+        scale, translation = (step[step["type"]][-2:] for step in dataset["coordinateTransformations"])
+        assert scale == [wanted * 2**number] * 2
+        assert translation == [(wanted * 2**number - own) / 2] * 2
+
+
+def test_so_does_the_transform_of_a_scene(tmp_path):
+    scene = slide((60, 70), (300.03793, 300.04179), crs="EPSG:32618")
+    plan = gt.plan(scene.at(1000.0), gt.load_model(identity), TILING, output="raw")
+    assert plan.metadata.transform == (1000.0, 0.0, 500000.0, 0.0, -1000.0, 4600000.0)
+    assert (plan.metadata.pixel_size.y, plan.metadata.pixel_size.x) == (1000.0, 1000.0)
+    # Another size than the one that is stored for a level is not claimed for it.
+    near = gt.plan(scene.at(300.0), gt.load_model(identity), TILING, output="raw")
+    assert near.metadata.pixel_size == scene.pixel_size
+
+
 class TestLevels:
     levels = (noise((1, 160, 240)), noise((1, 80, 120), seed=1), noise((1, 40, 60), seed=2))
 
