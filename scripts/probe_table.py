@@ -41,7 +41,7 @@ WORLD = {
     "B11": (2.1952484264967844, 2.789092484314204),
     "B12": (1.554812948247501, 2.4140534947492487),
 }
-"""Dynamic World's normalisation: log reflectance at two percentiles, by band."""
+"""Dynamic World's normalisation, by band: log reflectance is lessened by the first and divided by the second."""
 
 
 def nuclei(name: str = "gt_nuclei_dsb2018/fluo_1388x1040_c901794d1a.png") -> Array:
@@ -65,7 +65,9 @@ def world() -> Array:
     """The same scene as Dynamic World takes it."""
     scene, bands = _scene(), []
     for name, (low, high) in WORLD.items():
-        x = np.exp((np.log(scene[BANDS.index(name)] * 0.005 + 1) - low) / (high - low) * 5 - 1)
+        # Products since 2022 are stored with 1000 added.
+        stored = np.maximum(scene[BANDS.index(name)] - 1000, 0)
+        x = np.exp((np.log(stored * 0.005 + 1) - low) / high * 5 - 1)
         bands.append(x / (x + 1))
     return np.asarray(bands, np.float32)
 

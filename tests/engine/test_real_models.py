@@ -8,22 +8,9 @@ import gigatile as gt
 from gigatile.models.warmup import size_multiple
 from gigatile.tiling.tiling import Tiling
 from tests.data import data
+from tests.land_cover import RANGE, SCENE, SCENE_BANDS, network_input
 
 from .helpers import in_tiles, load, on_whole_image
-
-BAND_RANGE = {
-    "B2": (1.7417268007636313, 2.023298706048351),
-    "B3": (1.7261204997060209, 2.038905204308012),
-    "B4": (1.6798346251414997, 2.179592821212937),
-    "B5": (1.7734969472909623, 2.2890068333026603),
-    "B6": (2.289154079164943, 2.6171674549378166),
-    "B7": (2.382939712192371, 2.773418590375327),
-    "B8": (2.3828939530384052, 2.7578332604178284),
-    "B11": (2.1952484264967844, 2.789092484314204),
-    "B12": (1.554812948247501, 2.4140534947492487),
-}
-"""Of Dynamic World's normalisation: log reflectance at the 30th and 70th percentile."""
-BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12")
 
 
 def nuclei() -> np.ndarray:
@@ -35,22 +22,17 @@ def nuclei() -> np.ndarray:
 
 def scene() -> np.ndarray:
     """A Sentinel-2 scene of twelve bands, shape (12, y, x)."""
-    pixels = tifffile.imread(data("satellite/s2_rstoolbox/sen2_S2L2A_12band_uint16.tif"))
+    pixels = tifffile.imread(data(SCENE))
     pixels = pixels if pixels.shape[0] == 12 else np.moveaxis(pixels, -1, 0)
     return pixels[:, :131, :150].astype(np.float32)
 
 
 def reflectance() -> np.ndarray:
-    return scene()[[BANDS.index(b) for b in ("B2", "B3", "B4", "B8", "B11", "B12")]] / np.float32(10000)
+    return scene()[[SCENE_BANDS.index(b) for b in ("B2", "B3", "B4", "B8", "B11", "B12")]] / np.float32(10000)
 
 
 def world() -> np.ndarray:
-    bands = []
-    for name, (low, high) in BAND_RANGE.items():
-        x = (np.log(scene()[BANDS.index(name)] * 0.005 + 1) - low) / (high - low)
-        x = np.exp(x * 5 - 1)
-        bands.append(x / (x + 1))
-    return np.array(bands, np.float32)
+    return network_input(scene()[[SCENE_BANDS.index(name) for name in RANGE]])
 
 
 CASES = {

@@ -6,23 +6,20 @@ import rasterio
 
 from gigatile.cli.main import main
 from tests.data import data
+from tests.land_cover import SCENE
 
-P0 = (1.7417268, 1.7261205, 1.67983466, 1.7734969, 2.28915408, 2.38293971, 2.38289395, 2.19524843, 1.55481295)
-P1 = (2.0232987, 2.0389052, 2.1795922, 2.289006883, 2.61716745, 2.77341859, 2.75783322, 2.78908448, 2.414053495)
 CLASSES = ["water", "trees", "grass", "flooded", "crops", "shrub", "built", "bare", "snow"]
 COLOURS = ["#419bdf", "#397d49", "#88b053", "#7a87c6", "#e49635", "#dfc35a", "#c4281b", "#a59b8f", "#b39fe1"]
 MODEL = """
-import numpy as np
 import onnxruntime
 
+from tests.land_cover import network_input
+
 SESSION = onnxruntime.InferenceSession({path!r}, providers=["CPUExecutionProvider"])
-P0, P1 = (np.array(values, np.float32)[:, None, None] for values in ({p0}, {p1}))
 
 
 def world(batch):
-    x = (np.log(np.maximum(batch - 1000, 0) * np.float32(0.005) + 1) - P0) / P1
-    x = np.exp(5 * x - 1)
-    return SESSION.run(None, {{"s2": (x / (1 + x)).astype(np.float32)}})[0]
+    return SESSION.run(None, {{"s2": network_input(batch)}})[0]
 """
 PIPELINE = f"""
 model: world.py:world
@@ -41,8 +38,8 @@ FIELD = 24
 def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     path = str(data("models/dynamicworld_forward_nchw.onnx"))
-    scene = data("satellite/s2_rstoolbox/sen2_S2L2A_12band_uint16.tif")
-    (folder / "world.py").write_text(MODEL.format(path=path, p0=P0, p1=P1))
+    scene = data(SCENE)
+    (folder / "world.py").write_text(MODEL.format(path=path))
     (folder / "pipeline.yaml").write_text(PIPELINE)
     words = ("--pipeline", str(folder / "pipeline.yaml"), "-o", str(folder / "run"), "--progress", "none")
     assert main(["run", str(scene), *words]) == 0

@@ -19,6 +19,7 @@ from gigatile.images.stack import StackSource
 from gigatile.tiling.region import Region
 from tests.data import data
 from tests.images.assemble import check_grid, random_regions, whole, window
+from tests.land_cover import RANGE, SCENE, SCENE_BANDS, network_input
 
 RNG = np.random.default_rng(23)
 SIDE = 240
@@ -256,21 +257,6 @@ def test_a_real_jp2_band_and_a_finer_one(tmp_path):
     assert np.abs(pixels[1] - around[20:320, 20:320]).max() <= 0.501
 
 
-BANDS = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B11", "B12")
-RANGE = {
-    "B2": (1.7417268007636313, 2.023298706048351),
-    "B3": (1.7261204997060209, 2.038905204308012),
-    "B4": (1.6798346251414997, 2.179592821212937),
-    "B5": (1.7734969472909623, 2.2890068333026603),
-    "B6": (2.289154079164943, 2.6171674549378166),
-    "B7": (2.382939712192371, 2.773418590375327),
-    "B8": (2.3828939530384052, 2.7578332604178284),
-    "B11": (2.1952484264967844, 2.789092484314204),
-    "B12": (1.554812948247501, 2.4140534947492487),
-}
-"""Of Dynamic World's normalisation: log reflectance at the 30th and 70th percentile."""
-
-
 class LandCover:
     """Dynamic World, from stored values to logits."""
 
@@ -278,22 +264,19 @@ class LandCover:
         import onnxruntime
 
         self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self._low, self._high = (np.array([pair[i] for pair in RANGE.values()])[:, None, None] for i in (0, 1))
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
-        reflectance = np.maximum(batch - 1000, 0)  # products since 2022 are stored with 1000 added
-        x = np.exp((np.log(reflectance * 0.005 + 1) - self._low) / self._high * 5 - 1)
-        return self._session.run(None, {"s2": (x / (x + 1)).astype(np.float32)})[0]
+        return self._session.run(None, {"s2": network_input(batch)})[0]
 
 
 def test_single_bands_of_a_real_scene_give_its_reference_land_cover(tmp_path):
-    scene = data("satellite/s2_rstoolbox/sen2_S2L2A_12band_uint16.tif")
+    scene = data(SCENE)
     reference = data("reference/dw_sen2_classes.tif")
     with rasterio.open(scene) as raster:
         for band in RANGE:
             profile = {**raster.profile, "count": 1, "height": 144, "width": 144}
             with rasterio.open(tmp_path / f"S2_{band}.tif", "w", **profile) as out:
-                out.write(raster.read([BANDS.index(band) + 1], window=((40, 184), (60, 204))))
+                out.write(raster.read([SCENE_BANDS.index(band) + 1], window=((40, 184), (60, 204))))
     image = gt.open("+".join(str(tmp_path / f"S2_{band}.tif") for band in RANGE))
     assert image.channels == tuple(RANGE)
     model = gt.load_model(LandCover(data("models/dynamicworld_forward_nchw.onnx")))
