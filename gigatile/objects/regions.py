@@ -11,12 +11,12 @@
        ╰──╯ ┊             │          a group that does not reach the last row of the strip is finished
     ──────┴─┴─────────────┴──────
 
-Regions come in the order in which the sweep leaves them: by their last pixel in raster order. That is one order whatever
-the windows, and needs nothing but what is open; an order by first pixels would hold back everything below a region
-until the region ends.
+Regions come in the order in which the sweep leaves them: by their last pixel in raster order. That is one order
+whatever the windows, and needs nothing but what is open; an order by first pixels would hold back everything below a
+region until the region ends.
 
 Components are found here, over runs of pixels, and not by ``scipy.ndimage.label``, which takes one class at a time:
-2,048 x 2,048 px of 9 classes took 0.05 s instead of 0.24 s.
+2,048 x 2,048 px of 9 classes took 0.05 s instead of 0.15 s.
 
 Memory bound
 ------------
