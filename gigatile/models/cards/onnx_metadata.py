@@ -1,4 +1,4 @@
-"""Metadata inside ONNX files, as deepness (a QGIS plugin) and GeoDeep write and read it.
+"""Metadata inside ONNX files, as deepness (a QGIS plugin) and GeoDeep write and read it; or as ultralytics does.
 
 The keys and their meaning: https://qgis-plugin-deepness.readthedocs.io, "Adding metadata to ONNX model", and
 ``model_base.py`` and ``preprocessing_utils.py`` of https://github.com/PUTvision/qgis-plugin-deepness; GeoDeep
@@ -18,6 +18,7 @@ from gigatile.errors import ModelError
 from gigatile.models.card import ModelCard
 from gigatile.models.cards.fields import Fields
 from gigatile.models.cards.steps import Scaling
+from gigatile.models.cards.ultralytics import ultralytics_card
 
 _KEYS = {
     *("model_type", "class_names", "resolution", "tiles_size", "tile_size", "tiles_overlap"),
@@ -38,9 +39,10 @@ def onnx_card(path: Path) -> ModelCard | None:
     ModelError
         The metadata is damaged, or the model does what we cannot.
     """
-    found = {key: value for key, value in metadata(path).items() if key in _KEYS | {"names"}}
+    said = metadata(path)
+    found = {key: value for key, value in said.items() if key in _KEYS | {"names"}}
     if not found.keys() & _KEYS:
-        return None
+        return ultralytics_card(path, said)
     fields = Fields({key: _value(path, key, text) for key, text in found.items()}, f"{path} (ONNX metadata)")
     kind = fields.text("model_type", "Segmentor")
     output = _OUTPUTS.get(kind.lower())

@@ -1,0 +1,1 @@
+"""What detectors give, and rows of boxes made of it."""
