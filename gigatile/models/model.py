@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from gigatile.errors import BlockError, ModelOutOfMemory
 from gigatile.models.augment import averaged
+from gigatile.models.boxes.decode import decoded, format_of
+from gigatile.models.boxes.format import AUTO, BoxFormat
+from gigatile.models.boxes.frame import Frame
+from gigatile.models.boxes.rows import Rows
 from gigatile.models.card import ModelCard
+from gigatile.models.labels import Labels, checked_labels
 from gigatile.models.values import Values
 from gigatile.tiling.output_grid import SAME, OutputGrid
 
@@ -19,6 +25,7 @@ Batch = np.ndarray[Any, Any]
 """float32, shape (n, c, y, x)."""
 Prediction = np.ndarray[Any, Any]
 """Shape (n, k, y, x), the model's dtype."""
+T = TypeVar("T")
 
 
 class Model(Protocol):
@@ -78,6 +85,26 @@ class Model(Protocol):
         """
         ...
 
+    def outputs(self, batch: Batch) -> Any:
+        """Run one batch and give back all that comes out: for detectors, which have outputs of many shapes.
+
+        Parameters
+        ----------
+        batch : ndarray, float32, shape (n, c, y, x)
+            Normalised pixels.
+
+        Returns
+        -------
+        ndarray, or mapping or sequence of them
+            By name where outputs have names; see `gigatile.models.boxes.format`.
+        """
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the exporter wrote into the file."""
+        ...
+
 
 OUT_OF_MEMORY = (
     "out of memory",  # CUDA's own text, in onnxruntime and torch
@@ -107,6 +134,10 @@ class LoadedModel:
     card: ModelCard | None = None
     """What its author's card says, less what somebody said otherwise; scaling, activation and names are in `values` and
     `class_names` already."""
+    boxes: BoxFormat = AUTO
+    """What the numbers of a detector mean. Planning puts what it recognised in the place of ``auto``."""
+    score: float = 0.0
+    """Least score of an object; candidates below it are dropped before anything is made of them."""
 
     @cached_property
     def where(self) -> str:
@@ -143,11 +174,98 @@ class LoadedModel:
         BlockError
             The model raised.
         """
-        count, only = len(batch), self.model.fixed_batch
-        if only is not None and count < only:
-            return self.raw(np.concatenate([batch, np.zeros((only - count, *batch.shape[1:]), batch.dtype)]))[:count]
+        result = self._answered(lambda full: np.asarray(self.model.predict(full)), batch)
+        return result[: len(batch)] if self._fills(batch) else result
+
+    def outputs(self, batch: Batch) -> Any:
+        """All that the model itself gives, of whatever shapes, for a batch filled up as in `raw`.
+
+        Raises
+        ------
+        ModelOutOfMemory
+            The memory does not hold the batch.
+        BlockError
+            The model raised.
+        """
+        return self._answered(self.model.outputs, batch)
+
+    def detect(self, batch: Batch) -> list[Rows]:
+        """The objects of one batch.
+
+        Returns
+        -------
+        list of n ndarray, float64, shape (m, 6) or (m, 7)
+            x1, y1, x2, y2, score, class; or cx, cy, width, height, radians, score, class; in pixels of the tile with
+            their origin at its outer corner. Scores are at least `score`. All have the same columns.
+
+        Raises
+        ------
+        ModelOutOfMemory
+            The memory does not hold the batch.
+        BlockError
+            The model raised, or gave something that is no objects, by `boxes`.
+        """
         try:
-            return np.asarray(self.model.predict(batch))
+            answer = self.outputs(batch)
+            frame = self.frame(batch)
+            return decoded(frame, self.format_of(frame, answer), answer)
+        except MemoryError as error:
+            raise self._out_of_memory(batch, error) from error
+
+    def frame(self, batch: Batch) -> Frame:
+        """What decoding needs to know of a batch."""
+        given = len(batch) + self._fills(batch)
+        return Frame(self.where, (batch.shape[2], batch.shape[3]), given, len(batch), self.score)
+
+    def format_of(self, frame: Frame, answer: Any) -> BoxFormat:
+        """`boxes`, or what is recognised in its place.
+
+        Raises
+        ------
+        BlockError
+            Nothing is.
+        """
+        return format_of(frame, self.boxes, answer, self.model.metadata)
+
+    def labels(self, batch: Batch) -> Labels:
+        """The labels of one batch; see `gigatile.models.labels.checked_labels`.
+
+        Returns
+        -------
+        ndarray, uint32, shape (n, y, x)
+            0 is background; a number is one object of its tile.
+
+        Raises
+        ------
+        ModelOutOfMemory
+            The memory does not hold the batch.
+        BlockError
+            The model raised, or gave something that is not one map of labels per tile.
+        """
+        try:
+            return checked_labels(self.where, batch.shape, self.raw(batch))
+        except MemoryError as error:
+            raise self._out_of_memory(batch, error) from error
+
+    def _fills(self, batch: Batch) -> int:
+        """Tiles that are missing for a model that takes one size of batch only."""
+        only = self.model.fixed_batch
+        return max(only - len(batch), 0) if only is not None else 0
+
+    def _answered(self, call: Callable[[Batch], T], batch: Batch) -> T:
+        """What a call gives for a batch, filled up with zeros where the model takes one size only.
+
+        Raises
+        ------
+        ModelOutOfMemory
+            The memory does not hold the batch.
+        BlockError
+            The model raised.
+        """
+        if missing := self._fills(batch):
+            batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+        try:
+            return call(batch)
         except Exception as error:
             if is_out_of_memory(error):
                 raise self._out_of_memory(batch, error) from error

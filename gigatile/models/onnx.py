@@ -8,6 +8,7 @@ limit without them).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from glob import escape
 from pathlib import Path
@@ -20,12 +21,14 @@ from gigatile.models.model import Batch, Prediction
 from gigatile.models.shipping import arrived
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+TARGET_SIZES = "orig_target_sizes"
+"""Second input of RT-DETR, width and height: ``rtdetr_pytorch/tools/export_onnx.py`` of lyuwenyu/RT-DETR."""
 MAX_CHANNELS = 64
 """A first or last axis longer than this is taken for a side of the tile, not for channels."""
 
 
 class OnnxModel:
-    """One ``.onnx`` file: NCHW or NHWC, any or one size, any or one batch.
+    """One ``.onnx`` file: NCHW or NHWC, any or one size, any or one batch; CHW is a batch of one.
 
     Raises
     ------
@@ -50,10 +53,13 @@ class OnnxModel:
             )
         session = self._session
         self._input = session.get_inputs()[0]
-        self._check_inputs(len(session.get_inputs()))
+        self._size_input = self._check_inputs(session.get_inputs())
         self._in_dtype = _FLOATS[self._input.type]
-        self._last = self._channels_last(self._input.shape)
-        n, *rest = self._input.shape
+        shape = self._input.shape
+        # Without an axis of tiles it takes one: torchvision's detectors.
+        shape = [1, *shape] if len(shape) == 3 else shape
+        self._last = self._channels_last(shape)
+        n, *rest = shape
         c, y, x = (rest[2], rest[0], rest[1]) if self._last else rest
         self.channels_in = c if isinstance(c, int) and c > 0 else None
         sides = tuple(side for side in (y, x) if isinstance(side, int) and side > 0)
@@ -117,10 +123,7 @@ class OnnxModel:
 
     def predict(self, batch: Batch) -> Prediction:
         """See `Model.predict`; channels are moved to where the model wants them and back."""
-        given = batch.astype(self._in_dtype, copy=False)
-        if self._last:
-            given = np.ascontiguousarray(given.transpose(0, 2, 3, 1))
-        result: Prediction = self._session.run(self._outputs, {self._input.name: given})[0]
+        result: Prediction = self._run(self._maps, batch)[0]
         if result.ndim == 3:
             result = result[:, None]
         sides = batch.shape[2:]
@@ -129,22 +132,55 @@ class OnnxModel:
             result = np.ascontiguousarray(result.transpose(0, 3, 1, 2))
         return result
 
+    def outputs(self, batch: Batch) -> dict[str, Prediction]:
+        """See `Model.outputs`: the tables by name; maps of prototypes and features are not computed."""
+        return dict(zip(self._tables, self._run(self._tables, batch), strict=True))
+
     @cached_property
-    def _outputs(self) -> list[str]:
+    def metadata(self) -> Mapping[str, str]:
+        """See `Model.metadata`: the ``metadata_props``."""
+        found: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return found
+
+    def _run(self, outputs: list[str], batch: Batch) -> list[Prediction]:
+        """Some outputs of a batch, which is put into the layout that the model takes."""
+        given = batch.astype(self._in_dtype, copy=False)
+        if self._last:
+            given = np.ascontiguousarray(given.transpose(0, 2, 3, 1))
+        if len(self._input.shape) == 3:
+            given = given[0]
+        feed = {self._input.name: given}
+        if self._size_input:
+            height, width = batch.shape[2:]
+            feed[self._size_input] = np.full((len(batch), 2), (width, height), np.int64)
+        found: list[Prediction] = self._session.run(outputs, feed)
+        return found
+
+    @cached_property
+    def _maps(self) -> list[str]:
         """The first output that can be one map per tile."""
         outputs = self._session.get_outputs()
         maps = [o.name for o in outputs if len(o.shape or ()) in (3, 4)] or [outputs[0].name]
         return maps[:1]
 
-    def _check_inputs(self, count: int) -> None:
+    @cached_property
+    def _tables(self) -> list[str]:
+        """Outputs of up to three axes; all where there is none, or where the file does not say."""
+        outputs = self._session.get_outputs()
+        return [o.name for o in outputs if len(o.shape or ()) <= 3] or [o.name for o in outputs]
+
+    def _check_inputs(self, inputs: list[Any]) -> str:
+        """The name of the input that takes the sides of the tile, as RT-DETR's does; empty where there is none."""
         shape, kind = self._input.shape, self._input.type
-        if count != 1 or len(shape) != 4 or kind not in _FLOATS:
+        sizes = [put.name for put in inputs[1:] if put.name == TARGET_SIZES and put.type == "tensor(int64)"]
+        if len(inputs) != 1 + len(sizes) or len(shape) not in (3, 4) or kind not in _FLOATS:
             raise ModelError(
                 f"model {self.path.name}",
                 expected="one input of four axes of floats (batch, channels, y, x)",
-                found=f"{count} inputs, the first {kind} {shape}",
+                found=f"{len(inputs)} inputs, the first {kind} {shape}",
                 fix="Export the model for one image batch in float32.",
             )
+        return sizes[0] if sizes else ""
 
     @staticmethod
     def _channels_last(shape: list[Any]) -> bool:

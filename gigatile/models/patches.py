@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,3 +64,12 @@ class PatchModel:
         """See `Model.predict`; ``(n,)`` counts as one class."""
         result = self.model.predict(batch)
         return np.asarray(result).reshape(len(batch), -1, 1, 1) if result.ndim in (1, 2) else result
+
+    def outputs(self, batch: Batch) -> Any:
+        """See `Model.outputs`."""
+        return self.model.outputs(batch)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Model.metadata`."""
+        return self.model.metadata

@@ -7,8 +7,9 @@ import importlib
 import inspect
 import queue
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from gigatile.errors import ModelError
@@ -29,6 +30,7 @@ class CallableModel:
     fixed_batch = None
     device = "cpu"
     calls_once = True
+    metadata: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, target: Any, name: str, digest: str) -> None:
         self._target = target
@@ -45,16 +47,19 @@ class CallableModel:
 
     def predict(self, batch: Batch) -> Prediction:
         """See `Model.predict`."""
+        result: Prediction = self.outputs(batch)
+        return result
+
+    def outputs(self, batch: Batch) -> Any:
+        """See `Model.outputs`: what the callable returns."""
         if not inspect.isclass(self._target):
-            result: Prediction = self._target(batch)
-            return result
+            return self._target(batch)
         try:
             instance = self._idle.get_nowait()
         except queue.Empty:
             instance = self._target()
         try:
-            answer: Prediction = instance(batch)
-            return answer
+            return instance(batch)
         finally:
             self._idle.put(instance)
 

@@ -7,11 +7,14 @@ threads for a process, so a process that runs such a model has its `torch.set_nu
 from __future__ import annotations
 
 import copy
+import json
 import threading
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -93,7 +96,28 @@ class TorchModel:
 
     def predict(self, batch: Batch) -> Prediction:
         """See `Model.predict`."""
-        return _run(self._function, batch, self._place)
+        return _run(self._function, batch, self._place, _first_array)
+
+    def outputs(self, batch: Batch) -> Any:
+        """See `Model.outputs`."""
+        return _run(self._function, batch, self._place, _arrays)
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """See `Model.metadata`: what ultralytics puts into a TorchScript file as ``config.txt``."""
+        if self._kind != "torchscript":
+            return {}
+        import torch
+
+        files = {"config.txt": ""}
+        torch.jit.load(str(self.path), map_location="cpu", _extra_files=files)
+        text = files["config.txt"]
+        try:
+            said = json.loads(text or "{}")
+        except json.JSONDecodeError:
+            return {}
+        plain = {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items()}
+        return plain if isinstance(said, dict) else {}
 
 
 class ModuleModel:
@@ -130,7 +154,13 @@ class ModuleModel:
 
     def predict(self, batch: Batch) -> Prediction:
         """See `Model.predict`."""
-        return _run(self._module, batch, self._place)
+        return _run(self._module, batch, self._place, _first_array)
+
+    def outputs(self, batch: Batch) -> Any:
+        """See `Model.outputs`."""
+        return _run(self._module, batch, self._place, _arrays)
+
+    metadata: Mapping[str, str] = MappingProxyType({})
 
 
 def require_torch(name: str) -> None:
@@ -152,11 +182,12 @@ def require_torch(name: str) -> None:
         ) from None
 
 
+T = TypeVar("T")
 _THREADS = threading.local()
 
 
-def _run(function: Any, batch: Batch, place: Any) -> Prediction:
-    """One call, without gradients, on one thread of the CPU."""
+def _run(function: Any, batch: Batch, place: Any, taken: Callable[[Any], T]) -> T:
+    """One call, without gradients, on one thread of the CPU, and what is taken of its result."""
     import torch
 
     if not getattr(_THREADS, "is_one", False):
@@ -167,10 +198,35 @@ def _run(function: Any, batch: Batch, place: Any) -> Prediction:
     exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
     with torch.inference_mode(), exact if on_gpu else nullcontext():
         given = torch.from_numpy(np.ascontiguousarray(batch, dtype=np.float32)).to(place)
-        result = _first_tensor(function(given)).detach()
-        if result.dtype == torch.bfloat16:
-            result = result.float()
-        return np.asarray(result.cpu().numpy())
+        return taken(function(given))
+
+
+def _array(tensor: Any) -> Prediction:
+    """A tensor on the CPU; bfloat16, which numpy does not have, as float32."""
+    import torch
+
+    tensor = tensor.detach()
+    return np.asarray((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy())
+
+
+def _first_array(result: Any) -> Prediction:
+    return _array(_first_tensor(result))
+
+
+def _arrays(result: Any) -> Any:
+    """All tensors as arrays: of a dict by name, of tuples and lists, nested ones too, in one list."""
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        return _array(result)
+    if isinstance(result, dict):
+        return {str(name): _arrays(value) for name, value in result.items()}
+    if not isinstance(result, (list, tuple)):
+        raise TypeError(f"expected tensors, or tuples and dicts of them, found {type(result).__name__}")
+    parts: list[Any] = []
+    for part in map(_arrays, result):
+        parts.extend(part if isinstance(part, list) else [part])
+    return parts
 
 
 def _first_tensor(result: Any) -> Any:
