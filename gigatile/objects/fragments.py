@@ -105,8 +105,9 @@ class BlockInstances:
         ValueError
             A cell out of order, or of another block.
         """
+        if (row, col) < self._next or row not in self._block.rows or col not in self._block.cols:
+            raise ValueError(f"BlockInstances.add: cell ({row}, {col}) is out of order or not of {self._block}")
         window, where = self._cells.window(row, col), f"labels of cell ({row}, {col})"
-        self._advance(row, col)
         prediction = _checked(prediction, self._channels.classes, window, f"prediction of cell ({row}, {col})")
         intensities = _checked(intensities, self._channels.intensities, window, f"image of cell ({row}, {col})")
         if labels.shape != window.shape:
@@ -114,6 +115,7 @@ class BlockInstances:
         if valid is not None:
             labels = np.where(valid, labels, labels.dtype.type(0))
         numbers, count = canonical(labels, where)
+        self._advance(row, col)
         patch, core = Patch(numbers, window), self._cells.core(row, col)
         inside = patch.cut(core)
         self._rasters.add(row, col, "core", inside)
@@ -124,9 +126,7 @@ class BlockInstances:
         self._fragments.append(measured(inside, index, prediction[:, y, x], intensities[:, y, x]))
 
     def _advance(self, row: int, col: int) -> None:
-        """Check the order, and let go of strips that no later cell sees."""
-        if (row, col) < self._next or row not in self._block.rows or col not in self._block.cols:
-            raise ValueError(f"BlockInstances.add: cell ({row}, {col}) is out of order or not of {self._block}")
+        """Let go of strips that no later cell sees."""
         last = self._next[0]
         self._next = (row, col + 1)
         if row > last:

@@ -58,10 +58,10 @@ def relabel(labels: npt.NDArray[np.uint32], index: int, working: Ids, final: Ids
     most = max(int(labels.max(initial=0)), int(of_cell.max(initial=0)))
     table = np.zeros(most + 1, np.uint32)
     table[of_cell] = final[low:high]
-    known = np.zeros(most + 1, bool)
-    known[0] = True
-    known[of_cell] = True
-    if not known[labels].all():
-        lost = int(labels[~known[labels]][0])
-        raise BlockError(f"cell {index}", expected=f"an object for label {lost}", found="none in the table of ids")
+    lost = np.zeros(most + 1, bool)
+    lost[labels.reshape(-1)] = True
+    lost[of_cell] = lost[0] = False
+    if lost.any():
+        expected = f"an object for label {lost.argmax()}"
+        raise BlockError(f"cell {index}", expected=expected, found="none in the table of ids")
     return table[labels]

@@ -26,7 +26,7 @@ from gigatile.objects.instance_rows import closed_table, fragments_of
 from gigatile.objects.measures import Channels, Fragments, Ints, joined
 
 Strips = Callable[[int, int, Side], Patch | None]
-"""Loads the strip of a cell (row, col) along one side; None where its block has no labels: empty, or failed."""
+"""Loads the strip of a cell (row, col) along one side; None where the cell was left out, or its block failed."""
 
 Place = tuple[int, int]
 

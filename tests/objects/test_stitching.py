@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from gigatile.errors import UsageError
 from gigatile.objects.agreement import Agreement
-from gigatile.objects.cells import CellGrid
+from gigatile.objects.cells import CellBlock, CellGrid
+from gigatile.objects.fragments import BlockInstances
 from gigatile.objects.instance_rows import to_objects
 from gigatile.objects.measures import Channels
 from gigatile.objects.outlines import outlines
-from tests.objects.stitched import Scene, components, cropped, discs, same_partition, stitched
+from tests.objects.stitched import IOS, Scene, components, cropped, discs, same_partition, stitched
 
 BLOCKS = [(1, 1), (1, 3), (2, 2), (3, 1), (5, 7), (100, 100)]
 
@@ -203,6 +207,76 @@ def test_without_agreement_above_the_threshold_an_object_stays_cut():
         scene = Scene(truth, CellGrid(truth.shape, (10, 10), 5), stingy, agreement=agreement)
         assert stitched(scene, (1, 1)).rows.num_rows == objects
         assert stitched(scene, (1, 2)).rows.num_rows == objects
+
+
+def test_labels_without_a_pixel_in_their_core_join_nothing():
+    truth = np.zeros((20, 20), np.int64)
+    truth[0:5, 5:10] = 1
+    truth[5:12, 8:10] = 2
+
+    def merging(window, row, col):
+        # The cell to the right owns nothing of both, and takes them for one.
+        return np.minimum(window, 1) if (row, col) == (0, 1) else window
+
+    scene = Scene(truth, CellGrid(truth.shape, (10, 10), 5), merging)
+    for block in ((1, 1), (1, 2), (2, 1), (2, 2)):
+        assert_exact(scene, stitched(scene, block))
+
+
+def test_infinite_intensities_are_measured_without_a_warning():
+    image = np.full((1, 20, 20), np.inf, np.float32)
+    scene = Scene(np.ones((20, 20), np.int64), CellGrid((20, 20), (8, 8), 3), image=image)
+    objects = to_objects(stitched(scene, (1, 1)).rows, scene.channels, ["red"])
+    assert objects["mean_red"].to_pylist() == [np.inf]
+    assert np.isnan(objects["std_red"].to_pylist()[0])
+
+
+def test_a_block_holds_strips_and_neither_windows_nor_images():
+    cells = CellGrid((512, 2048), (256, 256), 8)
+    truth = discs(cells.shape, 500, 7)
+    scene = Scene(truth, cells)
+    found = BlockInstances(cells, CellBlock(range(2), range(8)), scene.agreement, Channels(0, 3))
+    held = []
+    tracemalloc.start()
+    try:
+        for row in range(2):
+            for col in range(8):
+                window = cells.window(row, col)
+                found.add(row, col, truth[window.slices()], intensities=np.ones((3, *window.shape), np.float32))
+                held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    # Windows of 16 cells would be 4.4 MB, cores 4.2 MB.
+    assert held[-1] - held[0] < 1_000_000
+    assert found.finish().rows.num_rows == len(np.unique(truth)) - 1
+
+
+def test_cells_out_of_order_and_arrays_of_other_shapes_are_refused():
+    cells = CellGrid((20, 20), (5, 5), 2)
+    block = BlockInstances(cells, CellBlock(range(0, 2), range(0, 2)), IOS, Channels(0, 1))
+    image, labels = np.zeros((1, 7, 7)), np.zeros((7, 7), int)
+    with pytest.raises(UsageError, match=r"labels of cell \(0, 0\): expected shape \(7, 7\), found \(7, 6\)"):
+        block.add(0, 0, labels[:, :6], intensities=image)
+    with pytest.raises(UsageError, match=r"image of cell \(0, 0\): expected shape \(1, 7, 7\), found \(0, 7, 7\)"):
+        block.add(0, 0, labels)
+    with pytest.raises(UsageError, match=r"prediction of cell"):
+        block.add(0, 0, labels, prediction=np.zeros((2, 7, 7), np.float32), intensities=image)
+    block.add(0, 0, labels, intensities=image)
+    for row, col in ((0, 0), (0, 2), (2, 0)):
+        with pytest.raises(ValueError, match="out of order"):
+            block.add(row, col, labels, intensities=image)
+
+
+def test_cells_without_labels_may_be_left_out():
+    truth = np.zeros((30, 30), np.int64)
+    truth[2:8, 8:28] = 1
+    truth[14:26, 22:27] = 2
+    cells = CellGrid(truth.shape, (10, 10), 4)
+    found = BlockInstances(cells, CellBlock(range(3), range(3)), IOS, Channels())
+    for row, col in ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2)):
+        found.add(row, col, truth[cells.window(row, col).slices()])
+    whole = stitched(Scene(truth, cells), (3, 3))
+    assert found.finish().rows.equals(whole.rows)
 
 
 def test_objects_towards_a_block_that_failed_are_kept_as_far_as_they_are_known():
