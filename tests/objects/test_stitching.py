@@ -17,8 +17,10 @@ from gigatile.objects.agreement import Agreement
 from gigatile.objects.cells import CellBlock, CellGrid
 from gigatile.objects.fragments import BlockInstances
 from gigatile.objects.instance_rows import to_objects
+from gigatile.objects.label_rasters import unpacked
 from gigatile.objects.measures import Channels
 from gigatile.objects.outlines import outlines
+from gigatile.objects.seam_labels import SeamLabels
 from tests.objects.stitched import IOS, Scene, components, cropped, discs, same_partition, stitched
 
 BLOCKS = [(1, 1), (1, 3), (2, 2), (3, 1), (5, 7), (100, 100)]
@@ -141,13 +143,16 @@ def test_an_object_in_the_corner_of_four_blocks_is_one():
         assert_exact(scene, stitched(scene, block))
 
 
-def test_parts_that_meet_at_a_corner_of_four_blocks_only_are_one_if_their_label_is():
+@pytest.mark.parametrize("flipped", [1, -1])
+@pytest.mark.parametrize("block", [(1, 1), (1, 4), (4, 1), (2, 2), (3, 3), (4, 4)])
+def test_parts_that_meet_at_a_corner_only_are_one_if_their_label_is(block, flipped):
     truth = np.zeros((40, 40), np.int64)
     truth[15:20, 15:20] = truth[20:25, 20:25] = 1
+    truth = truth[:, ::flipped].copy()
     scene = Scene(truth, CellGrid(truth.shape, (10, 10), 3))
-    assert stitched(scene, (2, 2)).rows.num_rows == 1
+    assert stitched(scene, block).rows.num_rows == 1
     # Seen by 4-connected components they are two in every window.
-    assert stitched(Scene(truth, scene.cells, components), (2, 2)).rows.num_rows == 2
+    assert stitched(Scene(truth, scene.cells, components), block).rows.num_rows == 2
 
 
 def test_two_touching_discs_stay_two():
@@ -285,6 +290,31 @@ def test_objects_towards_a_block_that_failed_are_kept_as_far_as_they_are_known()
     found = stitched(scene, (2, 2), missing={(1, 1)})
     assert found.rows["area"].to_pylist() == [800]
     assert not found.labels[10:20, 10:20].any()
+
+
+def test_an_object_is_finished_with_the_row_of_blocks_below_which_nothing_sees_it():
+    truth = discs((200, 40), 60, 5)
+    cells, block = CellGrid(truth.shape, (10, 10), 4), (2, 2)
+    scene = Scene(truth, cells)
+    strips = {}
+    sweep = SeamLabels(cells, block, IOS, scene.channels, lambda *place: strips.get(place))
+    found = 0
+    for step in range(sweep.steps):
+        opened = []
+        for x in range(2):
+            part = scene.part(CellBlock(range(2 * step, 2 * step + 2), range(2 * x, 2 * x + 2)))
+            waits = part.rows["open"].to_numpy()
+            found += int((~waits).sum())
+            opened.append((part.rows.filter(pa.array(waits)), part.pairs))
+            strips |= {(r["cell_row"], r["cell_col"], r["kind"]): unpacked(r) for r in part.labels.to_pylist()}
+        found += sweep.add(opened).num_rows
+        # What reaches the context of the next row of blocks may wait, all else is done.
+        done = set(np.unique(truth[: 20 * (step + 1) - 4])) - {0}
+        waiting = set(np.unique(truth[20 * (step + 1) - 4 : 20 * (step + 1)])) - {0}
+        assert len(done - waiting) <= found <= len(done | waiting)
+    assert found == len(np.unique(truth)) - 1
+    with pytest.raises(ValueError, match="10 rows of blocks"):
+        sweep.add([])
 
 
 def test_each_strip_along_a_seam_is_loaded_once():
