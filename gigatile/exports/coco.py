@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from gigatile.exports.json_shapes import Outlines, coco_polygons
 from gigatile.exports.object_table import Geometries, ObjectTable, shapes_of, short_numbers
 from gigatile.exports.run_lengths import run_lengths
 from gigatile.exports.target import new_file
@@ -109,22 +110,14 @@ def _in_pixels(shapes: Geometries, transform: Transform | None) -> Geometries:
 
 def _segmentations(shapes: Geometries, image: tuple[int, int]) -> list[Any]:
     """Polygons without holes as lists of x, y; all others as run lengths."""
-    import shapely
+    import msgspec
 
-    parts, whose = shapely.get_parts(shapes, return_index=True)
-    rings, of_part = shapely.get_rings(parts, return_index=True)
-    places, of_ring = shapely.get_coordinates(rings, return_index=True)
-    pieces = np.split(places, np.cumsum(np.bincount(of_ring, minlength=len(rings)))[:-1]) if len(rings) else []
-    all_rings: list[list[Any]] = [[] for _ in shapes]
-    for owner, ring in zip(whose[of_part].tolist(), pieces, strict=True):
-        all_rings[owner].append(ring)
-    part_count = np.bincount(whose, minlength=len(shapes)).tolist()
-    found: list[Any] = []
-    for own, count in zip(all_rings, part_count, strict=True):
-        if len(own) > count:
-            found.append({"size": list(image), "counts": run_lengths(own, image)})
-        else:
-            found.append([ring[:-1].ravel().tolist() for ring in own])
+    outlines = Outlines.of(shapes)
+    ring_count = np.diff(outlines.parts[outlines.shapes])
+    found: list[Any] = [msgspec.Raw(text) for text in coco_polygons(outlines)]
+    for at in np.flatnonzero(ring_count > np.diff(outlines.shapes)).tolist():
+        rings = [outlines.ring(number).astype(np.float64) for number in outlines.rings_of(at)]
+        found[at] = {"size": list(image), "counts": run_lengths(rings, image)}
     return found
 
 

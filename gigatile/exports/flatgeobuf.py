@@ -53,7 +53,7 @@ def export_flatgeobuf(table: ObjectTable, path: Path) -> None:
             failed.append(error)
             raise
 
-    with new_file_of_others(path, _is_exported) as place, warnings.catch_warnings():
+    with new_file_of_others(path, _is_exported, ".fgb") as place, warnings.catch_warnings():
         # Slides have none.
         warnings.filterwarnings("ignore", message="'crs' was not provided", category=UserWarning)
         try:

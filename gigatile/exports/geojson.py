@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from gigatile.errors import UsageError
-from gigatile.exports.object_table import Geometries, ObjectTable, rounded, shapes_of, short_numbers
+from gigatile.exports.json_shapes import geojson_geometries
+from gigatile.exports.object_table import ObjectTable, rounded, shapes_of, short_numbers
 from gigatile.exports.target import new_file
 from gigatile.outputs.coordinates import has_crs_code
 from gigatile.outputs.objects_schema import extra_columns
@@ -82,45 +83,16 @@ def export_geojson(table: ObjectTable, path: Path) -> None:
 
 
 def _features(table: ObjectTable, batch: Any, move: Callable[[Any], Any] | None) -> Iterator[Feature]:
-    shapes = shapes_of(batch)
-    if move is not None:
-        import shapely
-
-        shapes = shapely.transform(shapes, move)
-    geometries = geometry_members(rounded(shapes, table.decimals if move is None else _WGS84_DECIMALS))
-    properties = _of_slide(table, batch) if table.metadata.crs is None else _of_scene(batch)
-    for number, geometry, about in zip(batch.column("id").to_pylist(), geometries, properties, strict=True):
-        yield {"type": "Feature", "id": number, "geometry": geometry, "properties": about}
-
-
-def geometry_members(shapes: Geometries) -> list[dict[str, Any]]:
-    """Polygons and multipolygons as GeoJSON has them.
-
-    Parameters
-    ----------
-    shapes : ndarray of shapely geometries, shape (n,)
-    """
+    import msgspec
     import shapely
 
-    parts, whose = shapely.get_parts(shapes, return_index=True)
-    rings, of_part = shapely.get_rings(parts, return_index=True)
-    places, of_ring = shapely.get_coordinates(rings, return_index=True)
-    if (places == np.rint(places)).all():
-        places = places.astype(np.int64)  # 12 instead of 12.0
-    ring_ends = np.cumsum(np.bincount(of_ring, minlength=len(rings)))
-    coordinates = places.tolist()
-    polygons: list[list[Any]] = [[] for _ in parts]
-    start = 0
-    for part, end in zip(of_part.tolist(), ring_ends.tolist(), strict=True):
-        polygons[part].append(coordinates[start:end])
-        start = end
-    members: list[dict[str, Any]] = [{"type": "MultiPolygon", "coordinates": []} for _ in shapes]
-    for owner, polygon in zip(whose.tolist(), polygons, strict=True):
-        members[owner]["coordinates"].append(polygon)
-    single = shapely.get_type_id(shapes) == int(shapely.GeometryType.POLYGON)
-    for at in np.flatnonzero(single).tolist():
-        members[at] = {"type": "Polygon", "coordinates": members[at]["coordinates"][0]}
-    return members
+    shapes = shapes_of(batch)
+    if move is not None:
+        shapes = shapely.transform(shapes, move)
+    geometries = geojson_geometries(rounded(shapes, table.decimals if move is None else _WGS84_DECIMALS))
+    properties = _of_slide(table, batch) if table.metadata.crs is None else _of_scene(batch)
+    for number, text, about in zip(batch.column("id").to_pylist(), geometries, properties, strict=True):
+        yield {"type": "Feature", "id": number, "geometry": msgspec.Raw(text), "properties": about}
 
 
 def _of_slide(table: ObjectTable, batch: Any) -> Iterator[Feature]:

@@ -117,12 +117,13 @@ def new_folder(path: Path, is_export: Callable[[Path], bool]) -> Iterator[Path]:
 
 
 @contextmanager
-def new_file_of_others(path: Path, is_export: Callable[[Path], bool]) -> Iterator[Path]:
+def new_file_of_others(path: Path, is_export: Callable[[Path], bool], suffix: str) -> Iterator[Path]:
     """As `new_file`, for libraries that open and close files by name, and lay temporary ones beside them.
 
     ::
 
-        .cells.fgb.export.tmp/cells.fgb     written here
+        .cells.export.tmp/objects.fgb     written here: with the suffix that the library wants
+        cells                             appears at the end
 
     Yields
     ------
@@ -140,7 +141,7 @@ def new_file_of_others(path: Path, is_export: Callable[[Path], bool]) -> Iterato
             try:
                 for left in temporary.iterdir():
                     left.unlink()
-                written = temporary / path.name
+                written = temporary / f"objects{suffix}"
                 yield written
                 with written.open("rb") as file:
                     os.fsync(file.fileno())

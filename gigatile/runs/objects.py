@@ -68,10 +68,13 @@ class ObjectsFile:
         wanted = self._checked(columns)
         read = wanted if region is None else list(dict.fromkeys([*wanted, *BOX]))
         with _damage_named(self.where):
-            groups = [at for at in range(self._file.num_row_groups) if region is None or self._may_meet(at, region)]
-            for batch in self._file.iter_batches(BATCH_ROWS, row_groups=groups, columns=read):
-                inside = batch if region is None else batch.filter(_meets(batch, region))
-                yield inside.select(wanted)
+            for group in range(self._file.num_row_groups):
+                if region is not None and not self._may_meet(group, region):
+                    continue
+                # One at a time: of several, pyarrow reads all before it gives the first batch.
+                for batch in self._file.iter_batches(BATCH_ROWS, row_groups=[group], columns=read):
+                    inside = batch if region is None else batch.filter(_meets(batch, region))
+                    yield inside.select(wanted)
 
     def table(self, region: Region | None = None, columns: Sequence[str] | None = None) -> Any:
         """As `batches`, in one ``pyarrow.Table`` with the metadata of the file."""
