@@ -13,6 +13,7 @@ from gigatile.cli.values import Given, Where, fraction_of, option_flag
 from gigatile.errors import UsageError
 
 if TYPE_CHECKING:
+    from gigatile.cli.pipeline_file import Pipeline
     from gigatile.images.bad_units import OnBadChunk
     from gigatile.models.augment import Augmentation
     from gigatile.models.card import ModelCard
@@ -115,6 +116,7 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
     words = namespace["image"]
     given = {name: Given(namespace[name], Where(name)) for name in BY_NAME if namespace[name] is not None}
     colors: tuple[tuple[int, int, int], ...] = ()
+    pipeline: Pipeline | None = None
     if "pipeline" in given:
         # What is wrong whatever the file says is told before pydantic is imported.
         read_values({name: given[name] for name in given.keys() - {"overlap", "margin"}})
@@ -136,17 +138,28 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
             found=f"{len(names)} names and {len(colors)} colours",
         )
     if values.get("model") is None:
-        raise UsageError(
-            parser.prog,
-            expected="a model",
-            found="neither --model nor --pipeline",
-            fix="Type --model FILE.onnx or --model package.module:name, or a --pipeline that "
-            "'gigatile pipelines' lists.",
-        )
+        raise _no_model(parser.prog, pipeline)
     from gigatile.cli.card_options import with_card
 
     carded = with_card(values, colors)
     return replace(_options(namespace, carded.values, carded.colors), card=carded.card)
+
+
+def _no_model(prog: str, pipeline: Pipeline | None) -> UsageError:
+    """The error for a request without a model; some pipelines are for models that their users bring."""
+    if pipeline is not None:
+        return UsageError(
+            f"{prog} --pipeline {pipeline.name}",
+            expected="a model of yours, for which this pipeline is",
+            found=f"no --model, and none in {pipeline.path}",
+            fix=f"Type --model FILE.onnx as well. {pipeline.description}".strip(),
+        )
+    return UsageError(
+        prog,
+        expected="a model",
+        found="neither --model nor --pipeline",
+        fix="Type --model FILE.onnx or --model package.module:name, or a --pipeline that 'gigatile pipelines' lists.",
+    )
 
 
 def read_values(given: Mapping[str, Given]) -> dict[str, Any]:

@@ -140,6 +140,12 @@ def test_no_image_and_no_model_are_usage_errors():
         read("a.tif -o out")
 
 
+def test_a_pipeline_for_models_of_its_users_asks_for_one(tmp_path):
+    with pytest.raises(UsageError, match=r"--pipeline mine: .*none in .*pipeline.yaml. Type --model FILE.onnx as well"):
+        pipeline_line(tmp_path, "name: mine\ntile: 64\n")
+    assert pipeline_line(tmp_path, "name: mine\ntile: 64\n", "--model m:f").model == "m:f"
+
+
 def test_plan_takes_the_line_of_run_and_json():
     assert read("a.tif -o out --model m:f --json", "plan").json
     assert "unknown option --json" in refused("--json")

@@ -113,13 +113,16 @@ def test_a_pipeline_is_found_by_file_by_folder_and_by_name(tmp_path):
         assert find_pipeline(name) == file
 
 
-def test_every_shipped_pipeline_loads_says_what_it_does_and_has_its_model():
+def test_every_shipped_pipeline_loads_says_what_it_does_and_has_its_model_or_asks_for_one():
     shipped = shipped_pipelines()
     assert shipped
     for name, file in shipped.items():
         pipeline = load_pipeline(file)
         assert pipeline.name == name
         assert pipeline.description
+        if "model" not in pipeline.given:
+            assert "--model" in pipeline.description
+            continue
         model = pipeline.given["model"].text
         assert ":" in model or Path(model).is_file()
 
