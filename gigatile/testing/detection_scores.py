@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Measure = Literal["iou", "ios"]
 RECALLS = np.linspace(0, 1, 101)
 """Where COCO reads the curve."""
 
@@ -46,28 +47,30 @@ class DetectionScore:
         return 2 * self.hits / (self.found + self.true) if self.found + self.true else 0.0
 
 
-def box_ious(first: Array, second: Array) -> Array:
-    """Intersection over union of each two boxes.
+def overlaps(first: Array, second: Array, measure: Measure = "iou") -> Array:
+    """How much each two boxes overlap: their intersection, of their union or of the smaller.
 
     Parameters
     ----------
     first, second : ndarray, shapes (m, 4) and (n, 4)
         x1, y1, x2, y2.
+    measure : {"iou", "ios"}
 
     Returns
     -------
     ndarray, float64, shape (m, n)
-        0 where both are empty.
+        0 where one is empty that it would be divided by.
     """
     a, b = np.asarray(first, np.float64)[:, None], np.asarray(second, np.float64)[None]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
     shared = np.clip(sides, 0, None).prod(axis=-1)
-    union = (a[..., 2:] - a[..., :2]).prod(axis=-1) + (b[..., 2:] - b[..., :2]).prod(axis=-1) - shared
-    ious: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return ious
+    sizes = (a[..., 2:] - a[..., :2]).prod(axis=-1), (b[..., 2:] - b[..., :2]).prod(axis=-1)
+    whole = sizes[0] + sizes[1] - shared if measure == "iou" else np.minimum(*sizes)
+    found: Array = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+    return found
 
 
-def greedy_nms(rows: Array, threshold: float) -> Array:
+def greedy_nms(rows: Array, threshold: float, measure: Measure = "iou") -> Array:
     """Indices of the boxes that are left if the best drops those of its class that overlap it by more, again and again.
 
     Plain, of quadratic cost: what faster code is compared with.
@@ -77,7 +80,8 @@ def greedy_nms(rows: Array, threshold: float) -> Array:
     rows : ndarray, shape (m, 6)
         x1, y1, x2, y2, score, class.
     threshold : float
-        Of the IoU.
+        Of `measure`.
+    measure : {"iou", "ios"}
 
     Returns
     -------
@@ -90,7 +94,7 @@ def greedy_nms(rows: Array, threshold: float) -> Array:
         best, rest = order[0], order[1:]
         kept.append(int(best))
         same = rows[rest, 5] == rows[best, 5]
-        order = rest[~(same & (box_ious(rows[best : best + 1, :4], rows[rest, :4])[0] > threshold))]
+        order = rest[~(same & (overlaps(rows[best : best + 1, :4], rows[rest, :4], measure)[0] > threshold))]
     return np.asarray(kept, np.int64)
 
 
@@ -111,7 +115,7 @@ def hits_of(found: Array, true: Array, threshold: float = 0.5) -> Array:
     ndarray of bool, shape (m,)
         In the order of `found`. Each true box is hit once, by the best of those that overlap it most.
     """
-    ious = box_ious(found[:, :4], true[:, :4])
+    ious = overlaps(found[:, :4], true[:, :4])
     ious[found[:, 5][:, None] != true[:, 4][None]] = -1
     hits = np.zeros(len(found), bool)
     for index in np.argsort(-found[:, 4], kind="stable"):

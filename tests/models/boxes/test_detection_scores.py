@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gigatile.testing.detection_scores import box_ious, greedy_nms, hits_of, score_detections
+from gigatile.testing.detection_scores import greedy_nms, hits_of, overlaps, score_detections
 
 
 def row(x, y, side, score, label=0):
@@ -11,9 +11,16 @@ def row(x, y, side, score, label=0):
 
 
 def test_iou_of_boxes_by_hand():
-    ious = box_ious(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [0, 0, 2, 2], [5, 5, 6, 6], [2, 0, 4, 2]]))
+    ious = overlaps(np.array([[0, 0, 2, 2]]), np.array([[1, 0, 3, 2], [0, 0, 2, 2], [5, 5, 6, 6], [2, 0, 4, 2]]))
     np.testing.assert_allclose(ious, [[1 / 3, 1, 0, 0]])
-    assert box_ious(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [[0]]
+    assert overlaps(np.zeros((1, 4)), np.zeros((1, 4))).tolist() == [[0]]
+
+
+def test_ios_divides_by_the_smaller_so_that_a_half_matches_its_whole():
+    half, whole = [0, 0, 1, 2], [0, 0, 2, 2]
+    assert overlaps(np.array([half]), np.array([whole]), "ios").tolist() == [[1]]
+    rows = np.array([[*whole, 0.9, 0], [*half, 0.8, 0]])
+    assert (len(greedy_nms(rows, 0.5)), len(greedy_nms(rows, 0.5, "ios"))) == (2, 1)
 
 
 def test_nms_keeps_the_best_of_a_class_and_what_it_does_not_overlap_by_more():
