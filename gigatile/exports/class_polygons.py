@@ -31,6 +31,7 @@ from gigatile.errors import UsageError
 from gigatile.exports.result import Result
 from gigatile.images.resample import FINEST_RATIO
 from gigatile.objects.regions import Regions, regions
+from gigatile.objects.simplify import check_tolerance, check_vertices, simplified
 from gigatile.outputs.objects_file import geometry_columns
 from gigatile.outputs.objects_schema import BOX, ObjectsMetadata, arrow, objects_schema
 from gigatile.outputs.reading import LevelReader
@@ -45,7 +46,9 @@ _LARGEST = (1 << 31) // 16 - 4096
 """Vertices of a polygon whose WKB nearly has 2 GiB, beyond which Arrow's binary columns do not reach."""
 
 
-def class_polygons(result: Result, classes: Sequence[int] = ()) -> tuple[Any, Iterator[Any]]:
+def class_polygons(
+    result: Result, classes: Sequence[int] = (), tolerance: float | None = None
+) -> tuple[Any, Iterator[Any]]:
     """The regions of a class map as rows of a table.
 
     Parameters
@@ -53,6 +56,9 @@ def class_polygons(result: Result, classes: Sequence[int] = ()) -> tuple[Any, It
     result : Result
     classes : sequence of int
         Those that become polygons; none named: all.
+    tolerance : float, optional
+        Pixels of the result: see `gigatile.objects.simplify.simplified`. Then all polygons are held at once, the boxes
+        are those of the simplified ones, and the areas those of the pixels.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def class_polygons(result: Result, classes: Sequence[int] = ()) -> tuple[Any, It
     ------
     UsageError
         The result is no class map; a class is not one that it can have; a package is missing; or, from the iterator, a
-        polygon has 134 million vertices.
+        polygon has 134 million vertices, or those to be simplified have more than `MOST_VERTICES` together.
     BlockError, StorageError
         From the iterator: the result cannot be read.
     """
@@ -86,7 +92,11 @@ def class_polygons(result: Result, classes: Sequence[int] = ()) -> tuple[Any, It
     def read(region: Region) -> npt.NDArray[np.int32]:
         return wanted[reader.read(region, None)]
 
-    return schema, _batches(regions(layout.shape, (window[0], window[1]), read), result, schema)
+    strips = regions(layout.shape, (window[0], window[1]), read)
+    if tolerance is not None:
+        check_tolerance(tolerance)
+        strips = _simplified(strips, tolerance)
+    return schema, _batches(strips, result, schema)
 
 
 def polygons_metadata(result: Result) -> ObjectsMetadata:
@@ -155,6 +165,22 @@ def _lookup(dtype: np.dtype[Any], fill: int, classes: Sequence[int]) -> npt.NDAr
         raise UsageError("classes", expected=f"numbers from 0 to {fill - 1}", found=str(wrong[0]))
     kept = np.isin(values, list(classes)) if classes else values != fill
     return np.where(kept, values + 1, 0).astype(np.int32)
+
+
+def _simplified(strips: Iterator[Regions], tolerance: float) -> Iterator[Regions]:
+    """All regions at once, their edges simplified together."""
+    import shapely
+
+    held: list[Regions] = []
+    vertices = 0
+    for strip in strips:
+        held.append(strip)
+        vertices += int(shapely.get_num_coordinates(strip.polygons).sum())
+        check_vertices(vertices)
+    if held:
+        values, pixels = (np.concatenate([getattr(strip, name) for strip in held]) for name in ("values", "pixels"))
+        polygons = np.concatenate([strip.polygons for strip in held])
+        yield Regions(values, pixels, simplified(polygons, tolerance))
 
 
 def _batches(strips: Iterator[Regions], result: Result, schema: Any) -> Iterator[Any]:

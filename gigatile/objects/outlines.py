@@ -134,8 +134,6 @@ def corners_of(geometries: Geometries, ids: Ints) -> Corners:
 
 def polygons(corners: Corners) -> tuple[Ints, Geometries]:
     """Shapes as polygons: see `outlines` for what comes back."""
-    import shapely
-
     found = rings(corners)
     shells = np.flatnonzero(~found.hole)
     if not len(shells):
@@ -150,8 +148,31 @@ def polygons(corners: Corners) -> tuple[Ints, Geometries]:
     vertex[closed[1:] - 1] = found.offsets[:-1][order]
     places = np.stack([found.x[vertex], found.y[vertex]], axis=1).astype(np.float64)
     starts = np.searchsorted(shell[order], np.arange(len(shells) + 1))
-    parts = shapely.from_ragged_array(shapely.GeometryType.POLYGON, places, (closed, starts))
-    ids, first, count = np.unique(found.ids[shells], return_index=True, return_counts=True)
+    return assembled(places, (closed, starts), found.ids[shells])
+
+
+def assembled(places: npt.NDArray[np.float64], offsets: tuple[Ints, Ints], ids: Ints) -> tuple[Ints, Geometries]:
+    """Polygons of vertices; MultiPolygons of parts that have one id.
+
+    Parameters
+    ----------
+    places : ndarray, shape (v, 2)
+        x and y of the vertices, ring by ring, the first of a ring repeated as its last.
+    offsets : tuple of ndarray
+        Where each ring begins among the vertices, and each part among the rings (shell, then holes); with the end.
+    ids : ndarray, shape (p,), int64
+        Of the parts, ascending.
+
+    Returns
+    -------
+    ids : ndarray, shape (n,)
+        Each once.
+    shapes : ndarray, shape (n,), shapely geometries
+    """
+    import shapely
+
+    parts = shapely.from_ragged_array(shapely.GeometryType.POLYGON, places, offsets)
+    ids, first, count = np.unique(ids, return_index=True, return_counts=True)
     whole = parts[first]
     several = np.repeat(count > 1, count)
     if several.any():

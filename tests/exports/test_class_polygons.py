@@ -13,15 +13,16 @@ from gigatile.errors import UsageError
 from gigatile.exports import class_polygons as module
 from gigatile.exports.class_polygons import class_polygons, level_0_factors, named_classes, polygons_metadata
 from gigatile.exports.result import Result
-from tests.exports.samples import NAMES
+from gigatile.objects import simplify
+from tests.exports.samples import NAMES, softly
 from tests.small_runs import noise, run_small
 
 
-def rows(result, classes=()):
+def rows(result, classes=(), tolerance=None):
     """All rows as one table."""
     import pyarrow as pa
 
-    schema, batches = class_polygons(result, classes)
+    schema, batches = class_polygons(result, classes, tolerance)
     return pa.Table.from_batches(batches, schema)
 
 
@@ -76,7 +77,7 @@ def test_the_rows_do_not_depend_on_the_window(scene, monkeypatch, side):
     assert rows(Result.of(scene)).equals(expected)
 
 
-@pytest.mark.parametrize(("name", "limit"), [("ROWS", 7), ("VERTICES", 100)])
+@pytest.mark.parametrize(("name", "limit"), [("ROWS", 1000), ("VERTICES", 5000)])
 def test_the_rows_do_not_depend_on_how_they_are_cut_into_batches(scene, monkeypatch, name, limit):
     import pyarrow as pa
 
@@ -113,6 +114,35 @@ def test_a_polygon_that_no_row_can_hold_is_refused(slide, monkeypatch):
     monkeypatch.setattr(module, "_LARGEST", 10)
     with pytest.raises(UsageError, match="expected polygons of at most 10 vertices"):
         rows(Result.of(slide))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The class map of 150 x 130 pixels with regions of some pixels."""
+    out = tmp_path_factory.mktemp("small") / "out"
+    pixels = noise((50, 44)).repeat(3, axis=0).repeat(3, axis=1)[:, :130]
+    assert run_small(gt.open(pixels, axes="yxc"), gt.load_model(softly), out, output="classes").complete
+    return Result.of(out)
+
+
+def test_simplified_polygons_are_a_coverage_whatever_the_window(small, monkeypatch):
+    exact, simple = rows(small), rows(small, tolerance=3)
+    assert simple.column("area").equals(exact.column("area"))
+    assert simple.column("class").equals(exact.column("class"))
+    assert shapely.coverage_is_valid(shapes(simple))
+    assert shapely.is_valid(shapes(simple)).all()
+    assert shapely.get_num_coordinates(shapes(simple)).sum() < 0.8 * shapely.get_num_coordinates(shapes(exact)).sum()
+    np.testing.assert_array_equal(simple["xmax"].to_numpy(), shapely.bounds(shapes(simple))[:, 2])
+    monkeypatch.setattr(module, "WINDOW_SIDE", 1)
+    assert rows(small, tolerance=3).combine_chunks().equals(simple.combine_chunks())
+
+
+def test_what_cannot_be_simplified_is_refused(small, monkeypatch):
+    with pytest.raises(UsageError, match="greater than 0, found nan"):
+        class_polygons(small, (), float("nan"))
+    monkeypatch.setattr(simplify, "MOST_VERTICES", 1000)
+    with pytest.raises(UsageError, match="expected at most 1,000 vertices"):
+        rows(small, tolerance=2)
 
 
 def bright(batch):
