@@ -11,6 +11,8 @@
 A label's best partner is the one of the largest IoU of pixels among the shared ones, then of the larger intersection,
 then of the smaller number. Two labels are one object if each is the other's best partner and the measure exceeds the
 threshold. The best is chosen by IoU even where the threshold is one of IoS: any sliver inside a large label has IoS 1.
+So a U whose arms one cell sees as two labels, since they meet beyond its window, is joined along its larger arm and the
+other stays an object of its own: that looks the same as two objects that a neighbour failed to part.
 """
 
 from __future__ import annotations

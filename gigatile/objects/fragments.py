@@ -51,7 +51,8 @@ class BlockInstances:
     ------------
     For comparison the strips of one row of cells, ``2 * context`` px high, and one strip that wide. For the result one
     row for each fragment (some 150 bytes and its outline), and the compressed labels (see `label_rasters`). Neither the
-    windows nor what was measured on them.
+    windows nor what was measured on them. While a cell is added, beside what the caller holds: 22 bytes a pixel of its
+    window where a fifth of it are nuclei, 55 where all of it is objects of 16 px, 465 where every pixel is one.
 
     Parameters
     ----------

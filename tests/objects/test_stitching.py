@@ -185,6 +185,17 @@ def test_a_snake_through_many_cells_is_one_object_where_cells_agree_on_it():
         assert_exact(scene, found)
 
 
+def test_arms_that_one_cell_sees_apart_are_not_joined_through_another():
+    truth = np.zeros((20, 40), np.int64)
+    truth[2:5, 4:36] = truth[10:14, 4:36] = truth[2:14, 33:36] = 1
+    cells = CellGrid(truth.shape, (20, 20), 6)
+    for block in ((1, 1), (1, 2)):
+        areas = stitched(Scene(truth, cells, components), block).rows["area"].to_pylist()
+        # The thinner arm, 3 x 16 px in the left cell, is an object of its own.
+        assert areas == [48, int(truth.sum()) - 48]
+        assert stitched(Scene(truth, cells), block).rows["area"].to_pylist() == [truth.sum()]
+
+
 def test_a_cell_that_misses_an_object_cuts_it_and_joins_nothing_else():
     truth = np.zeros((20, 60), np.int64)
     truth[4:8, 2:58] = 1
