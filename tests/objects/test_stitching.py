@@ -303,6 +303,23 @@ def test_objects_towards_a_block_that_failed_are_kept_as_far_as_they_are_known()
     assert not found.labels[10:20, 10:20].any()
 
 
+def test_finished_rows_come_in_the_order_of_their_boxes():
+    truth = discs((120, 90), 60, 5, seed=4)
+    cells = CellGrid(truth.shape, (10, 10), 4)
+    scene = Scene(truth, cells)
+    whole = scene.part(CellBlock(range(cells.rows), range(cells.cols))).rows
+    corners = list(zip(whole["ymin"].to_pylist(), whole["xmin"].to_pylist(), strict=True))
+    assert corners == sorted(corners)
+    # Two columns of blocks, and the sweep alone: what their seam cuts.
+    parts = [scene.part(CellBlock(range(cells.rows), cols)) for cols in (range(5), range(5, 9))]
+    strips = {(r["cell_row"], r["cell_col"], r["kind"]): unpacked(r) for p in parts for r in p.labels.to_pylist()}
+    sweep = SeamLabels(cells, (cells.rows, 5), IOS, scene.channels, lambda *place: strips.get(place))
+    seam = sweep.add([(p.rows.filter(p.rows["open"]), p.pairs) for p in parts])
+    assert seam.num_rows > 5
+    corners = list(zip(seam["ymin"].to_pylist(), seam["xmin"].to_pylist(), strict=True))
+    assert corners == sorted(corners)
+
+
 def test_an_object_is_finished_with_the_row_of_blocks_below_which_nothing_sees_it():
     truth = discs((200, 40), 60, 5)
     cells, block = CellGrid(truth.shape, (10, 10), 4), (2, 2)
