@@ -93,7 +93,7 @@ def walked(flow: Maps, starts: NDArray[np.int64], steps: int) -> NDArray[np.int6
     64 Ki pixels walk at a time: some 4 MiB beside `starts` and the result.
     """
     parts = [
-        _walked(flow, starts[i : i + POINTS_AT_ONCE].T.astype(np.float32), steps)
+        _walked(flow, starts[i : i + POINTS_AT_ONCE].astype(np.float32), steps)
         for i in range(0, len(starts), POINTS_AT_ONCE)
     ]
     return np.concatenate(parts).astype(np.int64)
@@ -101,18 +101,21 @@ def walked(flow: Maps, starts: NDArray[np.int64], steps: int) -> NDArray[np.int6
 
 def _walked(flow: Maps, places: NDArray[np.float32], steps: int) -> NDArray[np.float32]:
     height, width = flow.shape[1:]
-    flat = np.ascontiguousarray(flow.reshape(2, -1))
-    last = np.array([[height - 1], [width - 1]], np.float32)
+    # y and x side by side: each place in memory is fetched once
+    flat = np.ascontiguousarray(flow.reshape(2, -1).T)
+    last = np.array([height - 1, width - 1], np.float32)
+    before_last = np.maximum(last - 1, 0).astype(np.int32)
+    # A window of one row or column has no second one to interpolate with.
+    down, right = (width if height > 1 else 0), (1 if width > 1 else 0)
     for _ in range(steps):
-        corner = np.minimum(places.astype(np.int32), np.maximum(last - 1, 0).astype(np.int32))
+        corner = np.minimum(places.astype(np.int32), before_last)
         share = places - corner
-        upper = corner[0] * width + corner[1]
-        # A window of one row or column has no second one to interpolate with.
-        down, right = (width if height > 1 else 0), (1 if width > 1 else 0)
-        top = flat[:, upper] * (1 - share[1]) + flat[:, upper + right] * share[1]
-        low = flat[:, upper + down] * (1 - share[1]) + flat[:, upper + down + right] * share[1]
-        places = np.clip(places + top * (1 - share[0]) + low * share[0], 0, last)
-    return np.rint(places).T
+        y, x = share[:, :1], share[:, 1:]
+        upper = corner[:, 0] * width + corner[:, 1]
+        top = flat.take(upper, 0) * (1 - x) + flat.take(upper + right, 0) * x
+        low = flat.take(upper + down, 0) * (1 - x) + flat.take(upper + down + right, 0) * x
+        places = np.clip(places + top * (1 - y) + low * y, 0, last)
+    return np.rint(places)
 
 
 def _arrivals(ends: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:

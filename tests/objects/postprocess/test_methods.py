@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import shapely
 
 from gigatile.objects.postprocess.parse import parse_postprocess
+from gigatile.objects.postprocess.stardist import Outlines, lens, survivors
 from tests.objects.postprocess.shapes import COLUMNS, ROWS, depth, disc, is_canonical, labelled, maps, touching
 
 RAYS = 32
@@ -181,3 +183,30 @@ def test_nan_is_background():
         found = run(given)
         assert not found[35:].any()
         assert found[25:35].any()
+
+
+def test_circles_only_save_work_and_decide_nothing_else():
+    rng = np.random.default_rng(3)
+    centres = rng.integers(0, 60, (160, 2))
+    lengths = (rng.uniform(4, 12, (160, 1)) * rng.uniform(0.6, 1, (160, 16))).astype(np.float32)
+    outlines = Outlines(centres, lengths)
+    polygons = outlines.polygons(np.arange(160))
+    np.testing.assert_allclose(shapely.area(polygons), outlines.areas)
+    alive, plain = np.ones(160, bool), []
+    for i in range(160):
+        if alive[i]:
+            plain.append(i)
+            common = shapely.area(shapely.intersection(polygons[i], polygons))
+            alive &= common <= 0.4 * np.minimum(outlines.areas[i], outlines.areas)
+    assert 5 < len(plain) < 100
+    assert list(survivors(outlines, 0.4)) == plain
+
+
+@pytest.mark.parametrize(("other", "apart", "area"), [(2, 5, 0), (1, 0.5, np.pi), (2, 0, 4 * np.pi), (9, 3, 4 * np.pi)])
+def test_circles_apart_and_within_one_another_have_the_area_of_none_and_of_the_smaller(other, apart, area):
+    assert lens(2.0, np.array([other], float), np.array([apart], float))[0] == pytest.approx(area, abs=1e-6)
+
+
+def test_two_unit_circles_through_each_others_centre_share_a_known_lens():
+    found = lens(1.0, np.array([1.0]), np.array([1.0]))[0]
+    assert found == pytest.approx(2 * np.pi / 3 - np.sqrt(3) / 2)
