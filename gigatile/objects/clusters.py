@@ -6,7 +6,8 @@ looked at no more. So a crowd on one spot costs its keepers times its boxes, not
 
 Memory bound
 ------------
-Pairs of one chunk: `LEAST_PAIRS` or `PAIRS_A_BOX` a box, 16 bytes each; and the index of `gigatile.objects.near`.
+Pairs of one chunk: `LEAST_PAIRS`, or `PAIRS_A_BOX` a box if that is more, 8 bytes each and twice that while they are
+put together; and the index of `gigatile.objects.near`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from gigatile.objects.near import Near
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-LEAST_PAIRS = 1 << 21
-PAIRS_A_BOX = 4
+LEAST_PAIRS = 1 << 17
+PAIRS_A_BOX = 12
 LEAST_CHUNK = 256
 ROUNDS = 24
 """Random scores are done in fewer; a row of boxes, each over the next, would take a round a box."""
@@ -82,7 +83,8 @@ def _chunk(table: Ordered, alive: Rows) -> tuple[Rows, Near]:
 
 def _keep(table: Ordered, near: Near, keepers: Rows) -> None:
     """Write the keepers of the rows of an index, as if there were no others."""
-    found = list(table.matched(near.within()))
+    # A chunk has fewer than 2^31 rows: its boxes alone would be 100 GB.
+    found = [[part.astype(np.int32) for part in piece] for piece in table.matched(near.within())]
     if not found:
         return
     better, worse = (np.concatenate(part) for part in zip(*found, strict=True))

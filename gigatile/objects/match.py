@@ -102,7 +102,7 @@ class Ordered:
         if self.turned is not None:
             shared = self.turned.shared(better, worse)
         else:
-            one, other = self.table.hulls[better], self.table.hulls[worse]
+            one, other = self.table.hulls.take(better, axis=0), self.table.hulls.take(worse, axis=0)
             shared = np.minimum(one[:, 2], other[:, 2]) - np.maximum(one[:, 0], other[:, 0])
             shared *= np.minimum(one[:, 3], other[:, 3]) - np.maximum(one[:, 1], other[:, 1])
         first, second = self.areas[better], self.areas[worse]

@@ -11,6 +11,14 @@
 Clusters are made within groups: boxes that hang together by matches. Nothing outside a group changes what becomes of
 it, so that groups can be merged one by one, in any order, and the rows are those of the merge of everything at once.
 
+What one of four tiles says with a score of 0.8, and the other three, which look at the place as well, do not:
+
+=========  ================================================================
+nms, nmm   stays, with 0.8: nothing contradicts it
+wbf        stays, with 0.2: a quarter, and a threshold above that drops it
+ownership  stays, with 0.8, if the tile's core has its centre; else is gone
+=========  ================================================================
+
 Memory bound
 ------------
 That of `gigatile.objects.clusters`, and the boxes.
@@ -29,6 +37,7 @@ from gigatile.errors import UsageError
 from gigatile.objects.boxes import Boxes
 from gigatile.objects.clusters import ranked_clusters
 from gigatile.objects.match import Matching, Ordered, reached
+from gigatile.tiling.region import Region
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -37,7 +46,7 @@ Box = tuple[float, float, float, float]
 
 Reduction = Literal["nms", "nmm", "wbf"]
 Looks = Callable[[Floats], npt.NDArray[np.integer]]
-"""Of centres (k, 2), x and y, how many tiles look at each, (k,)."""
+"""Of centres (k, 2), x and y, how many tiles look at each, (k,): `gigatile.objects.looks.TileLooks`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,15 +197,14 @@ def _aligned(boxes: Boxes, best: Boxes, group: Rows) -> Floats:
     return places
 
 
-def own_only(boxes: Boxes, core: Box) -> Boxes:
+def own_only(boxes: Boxes, core: Region) -> Boxes:
     """`ownership`: of what a tile says, after NMS within it, the boxes whose centre lies in its half-open core.
 
     Cores cover every pixel once, so each object is said by one tile; a tile that misses it is not made up for, and an
     object whose centre two tiles place differently may come twice or not at all.
     """
     x, y = boxes.centres.T
-    xmin, ymin, xmax, ymax = core
-    return boxes.take((x >= xmin) & (x < xmax) & (y >= ymin) & (y < ymax))
+    return boxes.take((x >= core.x0) & (x < core.x1) & (y >= core.y0) & (y < core.y1))
 
 
 def split(boxes: Boxes, merge: Merge, interior: Box) -> tuple[Boxes, Boxes]:

@@ -8,6 +8,9 @@
     │   └──┼──┘   │      │
     └──────┴──────┴──────┘
 
+Measured on 1,000,000 boxes in clusters of 10: 0.9 s of CPU; 1.7 s with `shapely.STRtree`, whose pairs come in one
+array, twice each, and of all classes.
+
 Memory bound
 ------------
 49 bytes an entry, twice that while they are sorted: 3 entries a box where places are random, 7 at most on average over
@@ -116,7 +119,7 @@ class Near:
         item, cell, first = table.cells.spread(table.hulls[rows], table.groups[rows])
         order = np.argsort(cell)
         found = rows[item[order]]
-        return cls(table, found, cell[order], first[order], table.hulls[found])
+        return cls(table, found, cell[order], first[order], table.hulls.take(found, axis=0))
 
     def within(self) -> Asked:
         """What to look at for pairs among the rows of the index: from each entry, those after it in its cell."""
@@ -172,7 +175,7 @@ class Asked:
             if wanted is not None:
                 left = wanted[self.near.rows[answer]]
                 ask, answer = ask[left], answer[left]
-            one, other = self.hulls[ask], self.near.hulls[answer]
+            one, other = self.hulls.take(ask, axis=0), self.near.hulls.take(answer, axis=0)
             meet = (np.minimum(one[:, 2], other[:, 2]) > np.maximum(one[:, 0], other[:, 0])) & (
                 np.minimum(one[:, 3], other[:, 3]) > np.maximum(one[:, 1], other[:, 1])
             )

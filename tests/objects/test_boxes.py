@@ -36,6 +36,15 @@ def test_corners_of_both_kinds_agree_where_nothing_is_turned():
     assert flat.areas == turned.areas == [12]
 
 
+def test_corners_have_the_same_bits_in_every_table():
+    """Sines of a vector of angles and of one angle: merges of parts are compared to the bit."""
+    random = np.random.default_rng(0)
+    boxes = table(random.uniform(-10, 10, (1001, 5)).tolist())
+    alone = [boxes.take(slice(row, row + 1)).corners[0] for row in range(1001)]
+    assert np.array_equal(boxes.corners, alone)
+    assert np.array_equal(boxes.take(slice(1, None, 3)).corners, alone[1::3])
+
+
 @pytest.mark.parametrize("columns", [4, 5])
 def test_empty_tables_work(columns):
     none = Boxes.empty(columns)

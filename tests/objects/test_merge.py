@@ -11,8 +11,10 @@ from gigatile.errors import UsageError
 from gigatile.objects import clusters as clustering
 from gigatile.objects.boxes import Boxes
 from gigatile.objects.clusters import clusters
+from gigatile.objects.looks import TileLooks
 from gigatile.objects.match import Matching, default_matching
 from gigatile.objects.merge import Merge, own_only, split
+from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Tiling
 from tests.objects.tables import keepers, matchings, same_rows, table, tables
 
@@ -199,8 +201,8 @@ def test_wbf_refuses_scores_that_cannot_be_weights():
 
 def test_ownership_keeps_what_has_its_centre_in_the_half_open_core():
     boxes = table([[8, 3, 12, 7], [18, 3, 22, 7], [3, 18, 7, 22], [12, 12, 30, 30]])
-    assert same_rows(own_only(boxes, (10, 0, 20, 20)), boxes.take(np.array([0])))
-    assert same_rows(own_only(boxes, (20, 0, 40, 30)), boxes.take(np.array([1, 3])))
+    assert same_rows(own_only(boxes, Region(0, 10, 20, 20)), boxes.take(np.array([0])))
+    assert same_rows(own_only(boxes, Region(0, 20, 30, 40)), boxes.take(np.array([1, 3])))
 
 
 @given(tables(), merges())
@@ -250,14 +252,18 @@ def reads():
     for row in range(GRID.y.count):
         for col in range(GRID.x.count):
             (y0, y1), (x0, x1) = GRID.y.read(row), GRID.x.read(col)
-            core = GRID.core(row, col)
-            yield (x0, y0, x1, y1), (core.x0, core.y0, core.x1, core.y1)
+            yield (x0, y0, x1, y1), GRID.core(row, col)
 
 
-def looks(centres):
-    """How many tiles of the grid see each centre."""
-    x, y = centres.T
-    return sum(((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).astype(int) for (x0, y0, x1, y1), _ in reads())
+looks = TileLooks(GRID)
+
+
+def test_tiles_that_look_at_a_place_are_counted():
+    at = np.arange(-40, 200, 0.5)
+    x, y = centres = np.stack(np.meshgrid(at, at)).reshape(2, -1)
+    seen = sum(((x >= x0) & (x < x1) & (y >= y0) & (y < y1)).astype(int) for (x0, y0, x1, y1), _ in reads())
+    assert set(seen) == {0, 1, 2, 4}
+    assert np.array_equal(looks(centres.T), seen)
 
 
 REAL, FALSE = (60.0, 58.0, 76.0, 74.0), (84.0, 84.0, 96.0, 96.0)
@@ -289,7 +295,7 @@ def test_a_false_positive_of_one_of_four_tiles(reduction, owner_lies, expected):
     centre = (FALSE[0] + FALSE[2]) / 2, (FALSE[1] + FALSE[3]) / 2
     assert looks(np.array([centre])).tolist() == [4]
     sees = [s[0] <= centre[0] < s[2] and s[1] <= centre[1] < s[3] for s, _ in places]
-    owns = [c[0] <= centre[0] < c[2] and c[1] <= centre[1] < c[3] for _, c in places]
+    owns = [c.x0 <= centre[0] < c.x1 and c.y0 <= centre[1] < c.y1 for _, c in places]
     liar = next(i for i in range(len(places)) if sees[i] and owns[i] == owner_lies)
     tiles = [detector(seen, index == liar) for index, (seen, _) in enumerate(places)]
     # The real object is said by every tile that looks at its centre, so that wbf gives it its full score.
