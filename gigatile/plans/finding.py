@@ -1,0 +1,69 @@
+"""What is to be done with the objects that a model finds: how duplicates become one, and where labels come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from gigatile.errors import UsageError
+from gigatile.objects.match import Among, Matching, Measure, default_matching
+from gigatile.objects.merge import Looks, Merge
+from gigatile.tiling.tiling import Grid
+
+MergeName = Literal["nms", "nmm", "wbf", "ownership"]
+
+
+@dataclass(frozen=True, slots=True)
+class Detect:
+    """Boxes of a detector, one an object.
+
+    Raises
+    ------
+    UsageError
+        There is no such merge or measure, or the threshold is not from 0 to below 1.
+    """
+
+    merge: MergeName = "nms"
+    """The best of a cluster, its hull, its mean, or what the tile says that owns the centre."""
+    match: Measure = "iou"
+    threshold: float | None = None
+    """Overlap above which two boxes are one; None: 0.5, of turned boxes 0.1."""
+    classes: Among = "same"
+    """Whether boxes of different classes may be one."""
+
+    def __post_init__(self) -> None:
+        if self.merge not in get_args(MergeName):
+            expected = "one of " + ", ".join(get_args(MergeName))
+            raise UsageError("merge", expected=expected, found=repr(self.merge))
+        self.matching(False)
+
+    def matching(self, oriented: bool) -> Matching:
+        """When two boxes are one."""
+        usual = default_matching(oriented).threshold
+        return Matching(self.match, usual if self.threshold is None else self.threshold, self.classes)
+
+    def merging(self, grid: Grid, oriented: bool) -> Merge:
+        """What becomes of those; for ``ownership`` within one tile."""
+        reduction = "nms" if self.merge == "ownership" else self.merge
+        return Merge(reduction, self.matching(oriented), looking(grid))
+
+    def describe(self) -> dict[str, Any]:
+        """All that can change a value, as JSON."""
+        return {"merge": self.merge, "match": self.match, "threshold": self.threshold, "classes": self.classes}
+
+    def __str__(self) -> str:
+        threshold = "0.5 (turned boxes 0.1)" if self.threshold is None else f"{self.threshold:g}"
+        among = "of one class" if self.classes == "same" else "of any class"
+        return f"{self.merge}; boxes {among} are one above an {self.match} of {threshold}"
+
+
+def looking(grid: Grid) -> Looks:
+    """Of places (k, 2), x and y in pixels, how many tiles see each."""
+    import numpy as np
+
+    def count(axis: Any, places: Any) -> Any:
+        last = np.minimum((places + axis.halo) // axis.step, axis.count - 1)
+        first = np.maximum((places + axis.halo - axis.tile) // axis.step + 1, 0)
+        return (last - first + 1).astype(np.int64)
+
+    return lambda centres: count(grid.x, centres[:, 0]) * count(grid.y, centres[:, 1])
