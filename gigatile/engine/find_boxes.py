@@ -75,7 +75,9 @@ class FindBoxes:
                 if result is not None and len(result):
                     found.append(self._of_tile(tile.row, tile.col, result))
         with progress.clock.stage("blend"):
-            return self._stored(key, region, _valid(Boxes.joined(found), validity, kept, seen) if found else None, progress)
+            return self._stored(
+                key, region, _valid(Boxes.joined(found), validity, kept, seen) if found else None, progress
+            )
 
     def _of_tile(self, row: int, col: int, result: Rows) -> Boxes:
         """The boxes of one tile in pixels of the grid; with ``ownership`` only its own."""

@@ -23,7 +23,9 @@ ROWS = 4096
 """Of a row group: what is held of a part while all are merged."""
 
 
-def write_tables(store: Store, folder: str, tables: Mapping[str, Any], group: Mapping[str, int] | None = None) -> ShardReceipt:
+def write_tables(
+    store: Store, folder: str, tables: Mapping[str, Any], group: Mapping[str, int] | None = None
+) -> ShardReceipt:
     """Write the tables of one block; the record that claims them is not written yet.
 
     Memory bound
@@ -86,6 +88,11 @@ class TableReader:
         except (OSError, pyarrow.ArrowException) as error:
             raise _lost(store, key, str(error)) from error
         self._store, self._key = store, key
+
+    @property
+    def names(self) -> list[str]:
+        """Of its columns."""
+        return list(self._file.schema_arrow.names)
 
     @property
     def groups(self) -> int:
