@@ -83,6 +83,8 @@ class ResultMetadata:
     """Name of each class or channel, in order."""
     class_colors: tuple[str, ...] = ()
     """``#rrggbb`` of each class or channel, in order."""
+    is_labels: bool = False
+    """Whether pixels hold the numbers of objects, 0 where there is none."""
 
 
 def create_result(store: Store, layouts: tuple[ArrayLayout, ...], description: ResultMetadata) -> None:

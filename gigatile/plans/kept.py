@@ -188,5 +188,47 @@ def kept_share(kept: Kept | None, grid: Grid, blocks: Blocks, passes: Sequence[S
     return KeptShare(touched, share, round(len(tiles) * factor * once), round(inferred * factor))
 
 
+def objects_share(kept: Kept | None, grid: Grid, blocks: Blocks, around: int) -> KeptShare:
+    """The same of a run that looks for objects.
+
+    Parameters
+    ----------
+    kept : Kept or None
+    grid : Grid
+    blocks : Blocks
+    around : int
+        Pixels around a block that are predicted for it, too; 0 where each tile belongs to one block, and is inferred for
+        that alone. Then tiles are counted where any of their block may be wanted.
+    """
+    whole = Region(0, 0, *grid.shape)
+    margins = (around, around) if around else (grid.y.halo, grid.x.halo)
+
+    def tiles(region: Region) -> int:
+        if around:
+            return grid.tiles_of(region.grown(*margins).clipped(whole))
+        y, x = grid.stride
+        return (-(-region.y1 // y) - region.y0 // y) * (-(-region.x1 // x) - region.x0 // x)
+
+    if kept is None:
+        rows, cols = blocks.grid
+        per_row = (blocks.region(row, 0) for row in range(rows))
+        per_col = (blocks.region(0, col) for col in range(cols))
+        if not around:
+            return KeptShare(np.ones(blocks.grid, bool), 1.0, grid.tiles, grid.tiles)
+        high = sum(len(grid.y.covering(max(r.y0 - around, 0), min(r.y1 + around, grid.shape[0]))) for r in per_row)
+        wide = sum(len(grid.x.covering(max(r.x0 - around, 0), min(r.x1 + around, grid.shape[1]))) for r in per_col)
+        return KeptShare(np.ones(blocks.grid, bool), 1.0, grid.tiles, high * wide)
+    touched = np.zeros(blocks.grid, bool)
+    pixels = inferred = 0
+    for row, col in blocks:
+        region = blocks.region(row, col)
+        touched[row, col] = kept.touches(region.grown(*margins).clipped(whole))
+        if touched[row, col]:
+            pixels += region.pixels
+            inferred += tiles(region)
+    share = pixels / (blocks.shape[0] * blocks.shape[1])
+    return KeptShare(touched, share, min(inferred, grid.tiles), inferred)
+
+
 def _any(mask: Mask, region: Region, part: Region) -> bool:
     return bool(mask[part.clipped(region).shifted(-region.y0, -region.x0).slices()].any())

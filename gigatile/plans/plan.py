@@ -17,10 +17,12 @@ from gigatile.images.image import Image
 from gigatile.models.model import LoadedModel
 from gigatile.models.normalise import Normalisation
 from gigatile.models.warmup import Trial
+from gigatile.objects.cells import CellGrid
 from gigatile.outputs.layout import ArrayLayout, pyramid_layouts
 from gigatile.outputs.omezarr import ResultMetadata
 from gigatile.outputs.rule import OutputRule
-from gigatile.plans.kept import Kept, KeptShare, kept_share
+from gigatile.plans.finding import Detect, Finding, Instances
+from gigatile.plans.kept import Kept, KeptShare, kept_share, objects_share
 from gigatile.plans.memory import MemoryPlan
 from gigatile.plans.overlap import GIVEN, OverlapChoice
 from gigatile.plans.scales import ScaledPass, scaled_passes
@@ -29,6 +31,8 @@ from gigatile.selections.selection import Selection
 from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
 from gigatile.units import PixelSize, format_bytes, format_seconds
 
+LABELS = np.dtype(np.uint32)
+"""Of instances in the result."""
 FORMAT = 1
 """Raised when the same options would give other bytes than before."""
 
@@ -46,8 +50,8 @@ class Plan:
     model: LoadedModel
     tiling: Tiling
     """Resolved: no `auto` left."""
-    rule: OutputRule
-    """What is stored for a pixel."""
+    rule: OutputRule | None
+    """What is stored for a pixel; None: labels of objects, or nothing."""
     mask: str
     """Whether pixels that the image itself calls invalid are left out: ``nodata`` or ``none``."""
     block: tuple[int, int]
@@ -67,9 +71,26 @@ class Plan:
     """Where overlap, margin and blend came from."""
     selection: Selection | None = None
     """What is kept of the image, by region, mask or tissue; None: all of it."""
-    task: Task = "segment"
+    finding: Finding | None = None
+    """What is done with the objects that the model finds; None: it gives maps."""
     upload_bytes: int = 0
     """Memory that each lane's writer holds, once it is known that the result goes into a bucket."""
+
+    @property
+    def task(self) -> Task:
+        """What is looked for."""
+        return "segment" if self.finding is None else "detect" if isinstance(self.finding, Detect) else "instances"
+
+    @property
+    def cells(self) -> CellGrid | None:
+        """What is labelled at once, where there are instances."""
+        return self.finding.cells(self.grid) if isinstance(self.finding, Instances) else None
+
+    @property
+    def around_px(self) -> int:
+        """Pixels around a block that are predicted for it, too."""
+        made = isinstance(self.finding, Instances) and self.finding.method is not None
+        return self.cells.context if made and self.cells is not None else 0
 
     @cached_property
     def grid(self) -> Grid:
@@ -96,6 +117,8 @@ class Plan:
     @cached_property
     def share(self) -> KeptShare:
         """How much of the work the selection leaves."""
+        if self.finding is not None:
+            return objects_share(self.kept, self.grid, self.blocks, self.around_px)
         return kept_share(self.kept, self.grid, self.blocks, self.passes)
 
     @property
@@ -117,8 +140,12 @@ class Plan:
     @cached_property
     def layouts(self) -> tuple[ArrayLayout, ...]:
         """The arrays of the result: level 0 and its pyramid."""
-        channels = None if self.rule.output == "classes" else self.trial.channels_out
+        if self.finding is not None and not isinstance(self.finding, Instances):
+            return ()
         rule = self.rule
+        if rule is None:
+            return pyramid_layouts(ArrayLayout(self.grid.shape, None, LABELS, 0, self.block, self.chunk))
+        channels = None if rule.output == "classes" else self.trial.channels_out
         first = ArrayLayout(self.grid.shape, channels, rule.dtype, rule.fill, self.block, self.chunk)
         return pyramid_layouts(first)
 
@@ -147,13 +174,14 @@ class Plan:
                 across, down = (a / source.x, d / source.x), (b / source.y, e / source.y)
                 transform = (across[0] * size.x, down[0] * size.y, c, across[1] * size.x, down[1] * size.y, f)
         return ResultMetadata(
-            downsampling="nearest" if self.rule.output == "classes" else "mean",
+            downsampling="mean" if self.rule is not None and self.rule.output != "classes" else "nearest",
             pixel_size=size,
             source_pixel_size=source,
             crs=image.crs,
             transform=transform,
             class_names=self.model.class_names,
             class_colors=self.model.class_colors,
+            is_labels=self.task == "instances",
         )
 
     def describe(self) -> dict[str, Any]:
@@ -189,8 +217,7 @@ class Plan:
                 # Named only where it was asked for: runs from before it was there keep their fingerprints.
                 **({} if tiling.border_of == "image" else {"border_of": tiling.border_of}),
             },
-            "output": self.rule.output,
-            "dtype": str(self.rule.dtype),
+            **self._stored(),
             "mask": self.mask,
             "block": list(self.block),
         }
@@ -199,6 +226,14 @@ class Plan:
         if self.batch_changes_bits:
             described["batch"] = self.batch
         return described
+
+    def _stored(self) -> dict[str, Any]:
+        """What of `describe` is about values that are stored."""
+        if self.rule is not None:
+            return {"output": self.rule.output, "dtype": str(self.rule.dtype)}
+        assert self.finding is not None, "a plan for maps has a rule"
+        boxes = {} if self.task == "instances" else {"boxes": str(self.model.boxes), "score": self.model.score}
+        return {"task": self.task, "objects": {**self.finding.describe(), **boxes}}
 
     @property
     def fingerprint(self) -> str:
@@ -273,7 +308,6 @@ class Plan:
         tiling, memory = self.tiling, self.memory
         height, width = self.image.grid_shape
         rows, cols = self.grid.y.count, self.grid.x.count
-        layout = self.layouts[0]
         bits = "last bits depend on the batch" if self.batch_changes_bits else "bits do not depend on it"
         source = self.image.levels[self.image.level]
         kept = "" if self.selection is None else ", less those where nothing is kept"
@@ -296,6 +330,7 @@ class Plan:
             ),
             ("overlap", self.choice.text),
             *self._scale_lines(),
+            *([] if self.finding is None else [("objects", self._objects())]),
             (
                 "blocks",
                 f"{self.blocks.count}{some} of {self.block[0]} x {self.block[1]} px (shards), "
@@ -312,12 +347,25 @@ class Plan:
             ),
             (
                 "writes",
-                f"{self.rule.output} {layout.dtype} in {len(self.layouts)} levels, "
-                f"{format_bytes(self.disk_bytes)} before compression",
+                self._writes(),
             ),
             ("time", f"{format_seconds(self.eta_seconds)} in the model, from one trial tile"),
         ]
         return lines + memory.lines()
+
+    def _objects(self) -> str:
+        found = f"boxes {self.model.boxes}, score from {self.model.score:g} on; " if self.task == "detect" else ""
+        return f"{found}{self.finding}"
+
+    def _writes(self) -> str:
+        if not self.layouts:
+            return "objects.parquet"
+        what = "labels" if self.rule is None else self.rule.output
+        array = (
+            f"{what} {self.layouts[0].dtype} in {len(self.layouts)} levels, "
+            f"{format_bytes(self.disk_bytes)} before compression"
+        )
+        return array if self.finding is None else f"{array}; objects.parquet"
 
     def _where_from(self) -> str:
         """The level, or the pixel size and the level that it is made from."""
