@@ -44,7 +44,8 @@ class Predict:
 
     def run(self, key: BlockKey, progress: Progress, image: Image) -> ShardReceipt:
         """See `Step.run`."""
-        plan, layout = self._plan, self._plan.layouts[0]
+        plan, layout, rule = self._plan, self._plan.layouts[0], self._plan.rule
+        assert rule is not None, "a plan for maps"
         region = layout.region(key.row, key.col)
         where = f"block {key} (rows {region.y0}-{region.y1}, columns {region.x0}-{region.x1})"
         mask: Array | None = None
@@ -74,7 +75,7 @@ class Predict:
                     put = stack.enter_context(WriteBehind(write, "gigatile-write")).put
                 for _, band, valid in rows:
                     with progress.clock.stage("blend"):
-                        finished = plan.rule.finished(band, valid, where)
+                        finished = rule.finished(band, valid, where)
                     put(finished)
             with progress.clock.stage("write"):
                 return writer.finish()

@@ -26,7 +26,7 @@ class BlockSource:
     def __init__(self, plan: Plan, pending: npt.NDArray[np.bool_]) -> None:
         self._plan = plan
         level = plan.image.levels[plan.image.level]
-        reads = source_reads(plan.grid, plan.image.grid, plan.beyond_px)
+        reads = source_reads(plan.grid, plan.image.grid, plan.beyond_px + plan.around_px)
         self._schedule = ReadSchedule(reads, plan.blocks, level, pending)
         plan.image.use_cache(plan.memory.cache_bytes, self._schedule)
 

@@ -211,8 +211,10 @@ def _group_attributes(layouts: tuple[ArrayLayout, ...], description: ResultMetad
         own["class_names"] = list(description.class_names)
     if description.class_colors:
         own["class_colors"] = list(description.class_colors)
+    # By which readers of NGFF tell numbers of objects from intensities.
+    labels: dict[str, Any] = {"image-label": {}} if description.is_labels else {}
     return {
-        "ome": {"version": "0.5", "multiscales": [_multiscale(layouts, description)]},
+        "ome": {"version": "0.5", "multiscales": [_multiscale(layouts, description)], **labels},
         "gigatile": own,
         **_group_geography(layouts, description),
     }
