@@ -174,6 +174,8 @@ def _called(how: Inference, inputs: list[Array]) -> Sequence[Array]:
         batch = inputs[0][None] if len(inputs) == 1 else np.stack(inputs)
     except MemoryError as error:
         raise ModelOutOfMemory(how.model.where, found=f"no memory to put {len(inputs)} tiles together") from error
+    if how.gives != "maps":
+        return how.model.detect(batch) if how.gives == "boxes" else list(how.model.labels(batch))
     predicted = how.model.predict(batch)
     if predicted.shape[1] != how.channels_out:
         raise BlockError(

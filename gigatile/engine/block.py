@@ -9,7 +9,7 @@ from threading import Event, Lock
 import numpy as np
 import numpy.typing as npt
 
-from gigatile.engine.batches import Inference, Progress, Tally
+from gigatile.engine.batches import Gives, Inference, Progress, Tally
 from gigatile.engine.pipes import Clock
 from gigatile.engine.predict import Downsample, Predict
 from gigatile.engine.record import BlockKey, BlockRecord
@@ -17,6 +17,7 @@ from gigatile.engine.source import BlockSource
 from gigatile.engine.step import Step
 from gigatile.events import Phase
 from gigatile.machine import peak_resident_bytes
+from gigatile.plans.finding import Instances
 from gigatile.plans.plan import Plan
 from gigatile.storage.store import Store
 
@@ -73,14 +74,11 @@ class BlockEngine:
             model=plan.model,
             channels_out=plan.trial.channels_out,
             dtype=plan.trial.dtype,
+            gives=_gives(plan),
             batch=plan.batch,
             pads_batches=plan.batch_changes_bits or model.fixed_batch is not None or untried,
         )
-        source = BlockSource(plan, pending)
-        self._steps: dict[Phase, Step] = {
-            "predict": Predict(plan, store, source, how, pending),
-            "pyramid": Downsample(plan, store),
-        }
+        self._steps = steps_of(plan, store, BlockSource(plan, pending), how, pending)
 
     def run(self, key: BlockKey, stop: Event, on_tiles: Callable[[int], None]) -> BlockRecord:
         """Compute and store one block.
@@ -131,6 +129,36 @@ class BlockEngine:
             # Other scales read for themselves, and tell it with the next block of this process.
             filled=(*image.bad_units.take(), *self._plan.image.bad_units.take()),
         )
+
+
+def steps_of(
+    plan: Plan, store: Store, source: BlockSource, how: Inference, pending: npt.NDArray[np.bool_]
+) -> dict[Phase, Step]:
+    """What is done for a block of each stage."""
+    if plan.task == "segment":
+        return {"predict": Predict(plan, store, source, how, pending), "pyramid": Downsample(plan, store)}
+    # They need packages that maps do without.
+    if plan.task == "detect":
+        from gigatile.engine.find_boxes import FindBoxes
+        from gigatile.engine.merge_boxes import MergeBoxes
+
+        return {"find": FindBoxes(plan, store, source, how), "merge": MergeBoxes(plan, store)}
+    from gigatile.engine.find_labels import FindLabels
+    from gigatile.engine.merge_labels import MergeLabels
+    from gigatile.engine.relabel import Relabel
+
+    return {
+        "find": FindLabels(plan, store, source, how),
+        "merge": MergeLabels(plan, store),
+        "labels": Relabel(plan, store),
+        "pyramid": Downsample(plan, store),
+    }
+
+
+def _gives(plan: Plan) -> Gives:
+    if isinstance(plan.finding, Instances):
+        return "labels" if plan.finding.method is None else "maps"
+    return "maps" if plan.finding is None else "boxes"
 
 
 class _Seconds:

@@ -153,8 +153,8 @@ def placed(rows: Rows, grid: Grid, row: int, col: int) -> Boxes:
     """What a detector gave for a tile, in pixels of the grid.
 
     Boxes whose centre lies outside of the image are mirror images, or of nothing, and go. Axis-aligned boxes are cut at
-    what the tile sees of the image. Turned ones stay as they are; those whose diagonal is longer than the tile's shorter
-    side go: no tile can have seen them.
+    what the tile sees of the image. Turned ones stay as they are; those whose diagonal is longer than the tile's
+    shorter side go: no tile can have seen them.
 
     Parameters
     ----------

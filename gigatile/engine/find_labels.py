@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from typing import Any, NamedTuple
 
@@ -67,8 +67,8 @@ class FindLabels:
 
     Memory bound
     ------------
-    What the model's rows take (see `infer_region`), those of one row of cells with their context, one window's labels, and
-    what `BlockInstances` holds.
+    What the model's rows take (see `infer_region`), those of one row of cells with their context, one window's labels,
+    and what `BlockInstances` holds.
     """
 
     def __init__(self, plan: Plan, store: Store, source: BlockSource, how: Inference) -> None:
@@ -129,7 +129,7 @@ class FindLabels:
         with progress.clock.stage("write"):
             return write_tables(self._store, folder, tables, {"labels": 1})
 
-    def _of_tiles(self, region: Region, read: Read, progress: Progress) -> Iterator[Cell]:
+    def _of_tiles(self, region: Region, read: Read, progress: Progress) -> Generator[Cell]:
         """Labels of a function, tile by tile."""
         grid, kept = self._plan.grid, self._plan.kept
         seen = seen_by(grid, region)
@@ -148,7 +148,7 @@ class FindLabels:
                 valid = None if valid is None else valid[:, window.x0 - seen.x0 : window.x1 - seen.x0]
                 yield Cell(tile.row, tile.col, labels[inside], None, self._kept(window, valid))
 
-    def _of_maps(self, seen: Region, region: Region, read: Read, progress: Progress) -> Iterator[Cell]:
+    def _of_maps(self, seen: Region, region: Region, read: Read, progress: Progress) -> Generator[Cell]:
         """Labels that the method makes of blended maps, cell by cell."""
         method, cells = self._finding.method, self._cells
         assert method is not None, "maps need a method"

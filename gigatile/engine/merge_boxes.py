@@ -106,13 +106,11 @@ class MergeBoxes:
         plan, store = self._plan, self._store
         assert isinstance(plan.finding, Detect), "a plan to detect"
         parts = Parts(plan, store)
-        columns: list[str] | None = None
-        for row in parts.rows:
-            for name in parts.keys(row, "open"):
-                columns = check_columns(store.where(name), columns, TableReader(store, name).names)
-        oriented = columns is not None and PLACE[0] in columns
+        some = next((name for row in parts.rows for name in parts.keys(row, "open")), None)
+        columns = [] if some is None else TableReader(store, some).names
+        oriented = PLACE[0] in columns
         with progress.clock.stage("blend"):
-            seams = self._seams(parts, oriented, progress)
+            seams = self._seams(parts, columns, progress)
         high = reach(plan.grid, oriented)
         closed = (
             sorted_source(store, name, parts.top(row) - high)
@@ -125,17 +123,18 @@ class MergeBoxes:
         with progress.clock.stage("write"):
             return write_objects(store, table.metadata, more, table.batches(rows, progress), table.oversized())
 
-    def _seams(self, parts: Parts, oriented: bool, progress: Progress) -> list[float]:
+    def _seams(self, parts: Parts, columns: list[str], progress: Progress) -> list[float]:
         """Merge what is open; returns the ymin of the first row that each row of blocks resolved, NaN where none."""
         plan, store = self._plan, self._store
         assert isinstance(plan.finding, Detect), "a plan to detect"
+        oriented = PLACE[0] in columns
         width = 5 if oriented else 4
         sweep = SeamBoxes(plan.finding.merging(plan.grid, oriented), width)
         store.delete_tree(SEAMS)
         firsts: list[float] = []
         for row in parts.rows:
             check_stop(progress)
-            opened = [from_table(TableReader(store, name).whole()) for name in parts.keys(row, "open")]
+            opened = [_opened(store, name, columns) for name in parts.keys(row, "open")]
             boxes = Boxes.joined([Boxes.empty(width), *opened])
             last = row == parts.rows[-1]
             below = np.inf if last else parts.top(row + 1) - reach(plan.grid, oriented)
@@ -144,6 +143,13 @@ class MergeBoxes:
             if finished.num_rows:
                 write_tables(store, f"{SEAMS}{row}/", {"rows": finished})
         return firsts
+
+
+def _opened(store: Store, key: str, columns: list[str]) -> Boxes:
+    """The open boxes of a part, which must have the columns of the others."""
+    reader = TableReader(store, key)
+    check_columns(store.where(key), columns, reader.names)
+    return from_table(reader.whole())
 
 
 class _Table:

@@ -46,8 +46,8 @@ class MergeLabels:
 
     Memory bound
     ------------
-    Open rows: see `SeamLabels`. Then a row group of each part of two rows of blocks, see `merged`, one of the table, and 16
-    bytes for each label of the rows of blocks that objects still come from.
+    Open rows: see `SeamLabels`. Then a row group of each part of two rows of blocks, see `merged`, one of the table,
+    and 16 bytes for each label of the rows of blocks that objects still come from.
     """
 
     def __init__(self, plan: Plan, store: Store) -> None:
@@ -112,9 +112,8 @@ class MergeLabels:
             ids.add(*numbering(table["members"], numbers), above=float(table["ymin"][-1].as_py()))
             rows = to_objects(table, self._channels, self._plan.image.channels, factors)
             shapes = shapely.from_wkb(rows["geometry"].to_numpy(zero_copy_only=False))
-            kept = [name for name in rows.column_names if name not in ("members", "class", "score", "geometry")]
-            columns = {name: rows[name].to_numpy() for name in kept}
-            yield objects_batch(columns, rows["class"].to_numpy(), rows["score"], first, metadata, shapes)
+            columns = {name: rows[name] for name in rows.column_names if name not in ("members", "geometry")}
+            yield objects_batch(columns, first, metadata, shapes)
             first += table.num_rows
         ids.add(np.empty(0, np.uint64), np.empty(0, np.uint64), above=np.inf)
 

@@ -74,20 +74,17 @@ def box_batch(table: Any, first: int, metadata: ObjectsMetadata, factors: tuple[
     else:
         shapes, more = shapely.box(xmin, ymin, xmax, ymax), {}
     columns = dict(zip(HULL, (xmin, ymin, xmax, ymax), strict=True)) | more
-    return objects_batch(columns, boxes.classes, boxes.scores, first, metadata, shapes)
+    columns |= {"class": boxes.classes, "score": boxes.scores}
+    return objects_batch(columns, first, metadata, shapes)
 
 
-def objects_batch(
-    columns: dict[str, Any], classes: Any, scores: Any, first: int, metadata: ObjectsMetadata, shapes: Any
-) -> Any:
+def objects_batch(columns: dict[str, Any], first: int, metadata: ObjectsMetadata, shapes: Any) -> Any:
     """Rows of the final table.
 
     Parameters
     ----------
     columns : dict
-        Box and measurements, float64.
-    classes : ndarray of int32, shape (n,)
-    scores : ndarray of float32, shape (n,), or pyarrow.Array
+        ``class`` int32 and ``score`` float32, box and measurements float64; arrays of numpy or pyarrow, shape (n,).
     first : int
         Id of the first row.
     metadata : ObjectsMetadata
@@ -96,7 +93,8 @@ def objects_batch(
     """
     import pyarrow as pa
 
-    more = tuple(name for name in columns if name not in HULL)
+    classes = np.asarray(columns["class"], np.int32)
+    more = tuple(name for name in columns if name not in (*HULL, "class", "score"))
     known, number = np.unique(classes, return_inverse=True)
     names = pa.array([metadata.name_of(int(k)) for k in known], pa.string()).take(pa.array(number.reshape(-1)))
     geometry, bbox = geometry_columns(shapes, metadata.transform)
@@ -104,13 +102,21 @@ def objects_batch(
         pa.array(np.arange(first, first + len(classes), dtype=np.uint64)),
         pa.array(classes, pa.int32()),
         names,
-        scores if isinstance(scores, pa.Array | pa.ChunkedArray) else pa.array(scores, pa.float32()),
-        *(pa.array(np.ascontiguousarray(columns[name]), pa.float64()) for name in (*HULL, *more)),
+        _array(columns["score"], pa.float32()),
+        *(_array(columns[name], pa.float64()) for name in (*HULL, *more)),
         geometry,
         bbox,
     ]
-    arrays = [array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array for array in arrays]
     return pa.RecordBatch.from_arrays(arrays, schema=objects_schema(more))
+
+
+def _array(values: Any, kind: Any) -> Any:
+    """One array of pyarrow."""
+    import pyarrow as pa
+
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    return values if isinstance(values, pa.Array) else pa.array(np.ascontiguousarray(values), kind)
 
 
 def write_objects(
@@ -175,14 +181,13 @@ class _Hashing:
         self._writer.__exit__(kind, error, trace)
 
 
-def check_columns(where: str, known: list[str] | None, found: list[str]) -> list[str]:
-    """The columns of all parts, which must agree.
+def check_columns(where: str, known: list[str], found: list[str]) -> None:
+    """See that the columns of all parts agree.
 
     Raises
     ------
     BlockError
         A model gave turned boxes for some tiles and others elsewhere.
     """
-    if known is not None and known != found:
+    if known != found:
         raise BlockError(where, expected=f"columns {known}, as in other parts", found=str(found))
-    return found

@@ -11,6 +11,7 @@ from typing import Any
 
 from gigatile.errors import ModelError, UsageError
 from gigatile.models.augment import Augmentation
+from gigatile.models.boxes.format import parse_boxes
 from gigatile.models.card import ModelCard
 from gigatile.models.cards.find import find_card
 from gigatile.models.model import LoadedModel, Model
@@ -37,6 +38,8 @@ def load_model(
     batch: int | None = None,
     device: str = "auto",
     class_names: Sequence[str] | None = None,
+    boxes: str = "auto",
+    score: float | None = None,
 ) -> LoadedModel:
     """Load a model and say what goes in and comes out.
 
@@ -66,7 +69,11 @@ def load_model(
     device : {"auto", "cpu", "cuda", "cuda:N"}
         ``auto`` takes CUDA where it is there.
     class_names : sequence of str
-        Names of the channels of the result.
+        Names of the channels of the result, or of the classes of objects.
+    boxes : str
+        What the numbers of a detector are, see `gigatile.models.boxes.format`; recognised if not given.
+    score : float, optional
+        Least score of an object; 0.25 if not given, and 0 for functions and models that give finished rows.
 
     Raises
     ------
@@ -94,8 +101,10 @@ def load_model(
     )
     names = tuple(class_names if class_names is not None else said.class_names)
     if card is None:
-        return LoadedModel(_find(model, device), values, batch, names)
-    loaded = LoadedModel(_carded(card, device), values, batch, names, said.class_colors, card=said)
+        return LoadedModel(_find(model, device), values, batch, names, boxes=parse_boxes(boxes), score=score)
+    loaded = LoadedModel(
+        _carded(card, device), values, batch, names, said.class_colors, card=said, boxes=parse_boxes(boxes), score=score
+    )
     self_tested(replace(loaded, values=_values_of(card), card=card))
     return loaded
 

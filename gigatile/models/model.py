@@ -136,8 +136,9 @@ class LoadedModel:
     `class_names` already."""
     boxes: BoxFormat = AUTO
     """What the numbers of a detector mean. Planning puts what it recognised in the place of ``auto``."""
-    score: float = 0.0
-    """Least score of an object; candidates below it are dropped before anything is made of them."""
+    score: float | None = None
+    """Least score of an object; candidates below it are dropped before anything is made of them. None: nobody has said;
+    planning does."""
 
     @cached_property
     def where(self) -> str:
@@ -215,7 +216,7 @@ class LoadedModel:
     def frame(self, batch: Batch) -> Frame:
         """What decoding needs to know of a batch."""
         given = len(batch) + self._fills(batch)
-        return Frame(self.where, (batch.shape[2], batch.shape[3]), given, len(batch), self.score)
+        return Frame(self.where, (batch.shape[2], batch.shape[3]), given, len(batch), self.score or 0.0)
 
     def format_of(self, frame: Frame, answer: Any) -> BoxFormat:
         """`boxes`, or what is recognised in its place.

@@ -24,13 +24,14 @@ def in_order(table: Any) -> Any:
     Parameters
     ----------
     table : pyarrow.Table
-        With the columns of `BY`.
+        With the columns of `BY`; score and class may be missing.
     """
     import pyarrow as pa
 
     nested = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary)
     rest = [field.name for field in table.schema if field.name not in BY and not any(is_(field.type) for is_ in nested)]
-    keys = [(name, "descending" if name == "score" else "ascending") for name in (*BY, *rest)]
+    known = [name for name in BY if name in table.column_names]
+    keys = [(name, "descending" if name == "score" else "ascending") for name in (*known, *rest)]
     return table.sort_by(keys).combine_chunks()
 
 
@@ -48,8 +49,8 @@ def merged(sources: Iterable[Source]) -> Iterator[Any]:
 
     Memory bound
     ------------
-    One or two pieces of each source that is open: of those whose rows reach from above the last row that went out to below
-    it; and all rows of one ymin.
+    One or two pieces of each source that is open: of those whose rows reach from above the last row that went out to
+    below it; and all rows of one ymin.
 
     Parameters
     ----------

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Literal
 
 import numpy as np
 
-from gigatile.errors import MemoryRefused, ModelError, OverlapWarning
+from gigatile.errors import MemoryRefused, OverlapWarning
 from gigatile.images.footprint import beyond_px
 from gigatile.images.image import Image
 from gigatile.machine import available_bytes, available_cores, base_bytes
 from gigatile.models.card_fit import fitted_image, with_names_for
 from gigatile.models.load import load_model
-from gigatile.models.model import LoadedModel, Model
+from gigatile.models.model import LoadedModel
 from gigatile.models.values import check_dtype
-from gigatile.models.warmup import Trial, batch_changes_bits, try_model
-from gigatile.outputs.rule import output_rule
+from gigatile.models.warmup import Trial
+from gigatile.objects.cells import CellGrid
+from gigatile.outputs.rule import OutputRule, output_rule
+from gigatile.plans.finding import Finding, Instances
 from gigatile.plans.memory import Demand, MemoryPlan
-from gigatile.plans.overlap import choose_carded, with_tile
 from gigatile.plans.plan import Plan
 from gigatile.plans.scales import scaled_passes
+from gigatile.plans.trials import Tried, check_objects, tried
 from gigatile.selections.choose import Roi, selection_of
 from gigatile.tiling.border import check_border
 from gigatile.tiling.tiling import Grid, Tiling, block_side, chunk_side, whole_cores
@@ -34,7 +34,6 @@ Executor = Literal["threads", "processes", "cluster"]
 TRIM_BLOCK, BLEND_BLOCK = 2048, 4096
 """Sides that automatic blocks aim at. A blend infers a ring of tiles around each block again, so its blocks are
 larger: 4096 px with stride 384 cost 1.4 times the tiles, 2048 px 1.8 times."""
-T = TypeVar("T")
 LEAST_BLOCK = 512
 LEAST_CORES = 8
 """Cores along a block's side below which a blend's ring costs more than half as many tiles again."""
@@ -50,6 +49,7 @@ def plan(
     mask: str | Path = "nodata",
     roi: Roi = None,
     memory: str | int | None = None,
+    objects: Finding | None = None,
 ) -> Plan:
     """Work out what a run would do.
 
@@ -72,6 +72,8 @@ def plan(
         Only inside this area: pixels of level 0, ``XMIN,YMIN,XMAX,YMAX``, a GeoJSON file, or GeoJSON.
     memory : str or int, optional
         Peak memory in bytes or as ``2GiB``; half of what the machine or container has if not given.
+    objects : Detect or Instances, optional
+        What is done with the objects that the model finds, if it finds objects; `output` and `dtype` are those of maps.
 
     Raises
     ------
@@ -81,6 +83,8 @@ def plan(
         No block, lane or cache holds to the budget; the message has the figures and a tile that would.
     """
     model = load_model(model)
+    if objects is not None:
+        check_objects(output, dtype)
     image = fitted_image(_opened(image), model.card)
     output = output or (model.card and model.card.output) or "classes"
     model = with_names_for(model, output)
@@ -91,48 +95,45 @@ def plan(
     if not image.grid.is_level:
         model = replace(model, values=model.values.for_means_of(image.info.dtype))
     budget = parse_bytes(memory, "memory") if memory is not None else available_bytes() // 2
-    channels = len(image.selected)
-    tiling = with_tile(tiling or Tiling(), model)
+    tiling = tiling or Tiling()
     check_border(tiling.parsed_border, image.dtype)
-    batch = _batch(model)
-    tile = tiling.tile_yx
-    trial = _once(model, ("trial", channels, tile, batch), lambda: _tried(model, channels, tile, batch, budget))
-    model = replace(model, output=trial.output)
-    tiling, choice = choose_carded(tiling, model, channels)
-    if choice.warning:
-        warnings.warn(choice.warning, OverlapWarning, stacklevel=2)
-    changes = batch > 1 and not model.model.calls_once and model.model.fixed_batch is None
+    known = tried(model, tiling, len(image.selected), objects, budget)
+    if known.choice.warning:
+        warnings.warn(known.choice.warning, OverlapWarning, stacklevel=2)
     draft = Plan(
         image=image,
-        model=model,
-        tiling=tiling,
-        rule=output_rule(output, dtype, _blended_dtype(model, trial), trial.channels_out, tiling.blend or "hann"),
+        model=known.model,
+        tiling=known.tiling,
+        rule=_rule(known, objects, output, dtype),
         mask="none" if mask == "none" else "nodata",
         selection=selection_of(image, roi, mask),
-        block=block_sides(tiling, tiling.grid(image.grid_shape, model.output)),
+        block=(0, 0),
         block_is_auto=tiling.block is None,
-        batch=batch,
-        batch_changes_bits=changes
-        and _once(
-            model,
-            ("bits", channels, tiling.tile_yx, batch),
-            lambda: batch_changes_bits(model, channels, tiling.tile_yx, batch),
-        ),
-        trial=trial,
+        batch=known.batch,
+        batch_changes_bits=known.batch_changes_bits,
+        trial=known.trial,
         memory=MemoryPlan(budget),
         memory_is_given=memory is not None,
-        choice=choice,
+        choice=known.choice,
+        finding=_with_method(objects, known.trial.channels_out),
     )
+    draft = replace(draft, block=block_sides(known.tiling, draft.grid, draft.cells if draft.around_px else None))
     return fitted(draft)
 
 
-def _batch(model: LoadedModel) -> int:
-    """Tiles per call: the model's own number, the user's, or 1 (on the CPU larger batches bought nothing)."""
-    only = model.model.fixed_batch
-    if only is not None and model.batch not in (None, only):
-        found = f"batch {model.batch}"
-        raise ModelError(model.where, expected=f"its own batch of {only}", found=found, fix="Leave it out.")
-    return only or model.batch or 1
+def _rule(known: Tried, objects: Finding | None, output: str, dtype: str | None) -> OutputRule | None:
+    """What is stored for a pixel; None for objects."""
+    if objects is not None:
+        return None
+    blended = _blended_dtype(known.model, known.trial)
+    return output_rule(output, dtype, blended, known.trial.channels_out, known.tiling.blend or "hann")
+
+
+def _with_method(objects: Finding | None, channels: int) -> Finding | None:
+    """The same, its method fitted to the channels of the model."""
+    if not isinstance(objects, Instances) or objects.method is None:
+        return objects
+    return replace(objects, postprocess=objects.method.fitted(channels))
 
 
 def _blended_dtype(model: LoadedModel, trial: Trial) -> np.dtype[Any]:
@@ -214,61 +215,38 @@ def _opened(image: Any) -> Image:
     return open_image(image)
 
 
-_TRIALS: WeakKeyDictionary[Model, dict[Hashable, Any]] = WeakKeyDictionary()
-"""What was found out about models that are still held, so that the second of many images does not try them again."""
+def block_sides(tiling: Tiling, grid: Grid, cells: CellGrid | None = None) -> tuple[int, int]:
+    """The block that was asked for in whole cores, or one of about the usual size; in pixels of the result.
 
-
-def _once(model: LoadedModel, what: Hashable, find_out: Callable[[], T]) -> T:
-    known = _TRIALS.setdefault(model.model, {})
-    key = (what, model.values, model.output)
-    if key not in known:
-        known[key] = find_out()
-    found: T = known[key]
-    return found
-
-
-def _tried(model: LoadedModel, channels: int, tile: tuple[int, int], batch: int, budget: int) -> Trial:
-    """Call the model once, after a small call has shown that the large one will not burst the budget."""
-    free = budget - base_bytes()
-    floor = batch * channels * tile[0] * tile[1] * 4
-    small = (tile[0] // 256 * 64, tile[1] // 256 * 64)
-    if min(small) and not model.model.calls_once and model.model.fixed_tile is None:
-        trial = try_model(model, channels, small)
-        floor = max(floor, trial.bytes_per_tile * batch * tile[0] * tile[1] // (small[0] * small[1]))
-    if floor > free:
-        raise MemoryRefused(
-            "memory",
-            expected=f"about {format_bytes(floor + base_bytes())} for a batch of tiles {tile[0]} x {tile[1]}",
-            found=format_bytes(budget),
-            fix=_smaller_tile(tile, free / floor),
-        )
-    return try_model(model, channels, tile, batch)
-
-
-def _smaller_tile(tile: tuple[int, int], share: float) -> str:
-    """What to type where only a share of a batch's memory is there; half of it, to leave room for the rest."""
-    sides = [int(side * (max(share, 0.0) / 2) ** 0.5) // 64 * 64 for side in tile]
-    return f"Type --tile {sides[0]},{sides[1]}, or give more --memory." if min(sides) else "Give more --memory."
-
-
-def block_sides(tiling: Tiling, grid: Grid) -> tuple[int, int]:
-    """The block that was asked for in whole cores, or one of about the usual size; in pixels of the result."""
-    stride = grid.stride
-    if tiling.block is not None:
-        asked = max(int(tiling.block * grid.y.output.scale), 1)
-        return whole_cores(stride[0], asked), whole_cores(stride[1], asked)
-    trim = tiling.blend == "trim"
-    most, least = (TRIM_BLOCK, LEAST_BLOCK) if trim else (BLEND_BLOCK, LEAST_CORES * max(stride))
+    Parameters
+    ----------
+    tiling : Tiling
+    grid : Grid
+    cells : CellGrid, optional
+        Of which it has whole ones.
+    """
+    asked = tiling.block
+    units = cells.side if cells is not None else (block_side(grid.y.stride, 1), block_side(grid.x.stride, 1))
+    if asked is not None:
+        # Whole cores are enough for maps, whose chunks follow.
+        units = units if cells is not None else grid.stride
+        side = max(int(asked * grid.y.output.scale), 1)
+        return whole_cores(units[0], side), whole_cores(units[1], side)
+    trim = tiling.blend == "trim" and cells is None
+    most, least = (TRIM_BLOCK, LEAST_BLOCK) if trim else (BLEND_BLOCK, LEAST_CORES * max(grid.stride))
     # Small images are cut, too, so that there is something to do at the same time.
     target = min(most, max(int((grid.shape[0] * grid.shape[1]) ** 0.5 / 2), least))
-    return block_side(stride[0], target), block_side(stride[1], target)
+    if cells is None:
+        return block_side(grid.y.stride, target), block_side(grid.x.stride, target)
+    high, wide = (max(round(target / unit), 1) * unit for unit in units)
+    return high, wide
 
 
 def _blocks_to_try(draft: Plan) -> list[tuple[int, int]]:
     """The block and, if it is automatic, smaller ones of the same chunks."""
     if not draft.block_is_auto:
         return [draft.block]
-    units = [_unit(stride) for stride in draft.grid.stride]
+    units = _units(draft)
     blocks = [draft.block]
     while any(side > unit for side, unit in zip(blocks[-1], units, strict=True)):
         halved = [max(side // 2 // unit, 1) * unit for side, unit in zip(blocks[-1], units, strict=True)]
@@ -276,9 +254,12 @@ def _blocks_to_try(draft: Plan) -> list[tuple[int, int]]:
     return blocks
 
 
-def _unit(stride: int) -> int:
-    """The smallest block of whole cores and whole chunks."""
-    return block_side(stride, 1)
+def _units(draft: Plan) -> tuple[int, int]:
+    """The smallest block of whole cores and whole chunks; of instances made of maps also of whole cells."""
+    if draft.around_px and draft.cells is not None:
+        return draft.cells.side
+    y, x = draft.grid.stride
+    return block_side(y, 1), block_side(x, 1)
 
 
 def _demand(draft: Plan, block: tuple[int, int]) -> Demand:
@@ -288,6 +269,7 @@ def _demand(draft: Plan, block: tuple[int, int]) -> Demand:
         block=block,
         chunk_height=chunk_side(draft.grid.y.stride, block[0]),
         rule=draft.rule,
+        finding=draft.finding,
         trial=draft.trial,
         batch=draft.batch,
         base_bytes=base_bytes(),
@@ -315,7 +297,7 @@ def _what_fits(draft: Plan, budget: int) -> str:
         tiling = replace(draft.tiling, tile=tile, overlap=overlap, margin=0, block=None)
         grid: Grid = tiling.grid(draft.image.grid_shape, draft.model.output)
         trial = replace(draft.trial, bytes_per_tile=draft.trial.bytes_per_tile // shrink**2)
-        block = (_unit(grid.y.stride), _unit(grid.x.stride))
+        block = _units(replace(draft, tiling=tiling))
         demand = replace(
             _demand(draft, block),
             grid=grid,

@@ -197,8 +197,8 @@ def objects_share(kept: Kept | None, grid: Grid, blocks: Blocks, around: int) ->
     grid : Grid
     blocks : Blocks
     around : int
-        Pixels around a block that are predicted for it, too; 0 where each tile belongs to one block, and is inferred for
-        that alone. Then tiles are counted where any of their block may be wanted.
+        Pixels around a block that are predicted for it, too; 0 where each tile belongs to one block, and is inferred
+        for that alone. Then tiles are counted where any of their block may be wanted.
     """
     whole = Region(0, 0, *grid.shape)
     margins = (around, around) if around else (grid.y.halo, grid.x.halo)

@@ -20,6 +20,7 @@ from gigatile.images.resample import SLAB_BYTES
 from gigatile.machine import available_cores
 from gigatile.models.warmup import Trial
 from gigatile.outputs.rule import OutputRule
+from gigatile.plans.finding import Finding, Instances
 from gigatile.plans.reads import source_reads
 from gigatile.plans.scales import ScaledPass, lane_bytes, useful_cache
 from gigatile.selections.selection import STRIP_PX, Selection
@@ -32,6 +33,12 @@ LIBRARIES_BYTES = 48 * MIB
 """What a run loads on top of what planning has loaded: codecs, threads and their allocator arenas."""
 WORKER_BYTES = 230 * MIB
 """A fresh worker process with dask, distributed, zarr and onnxruntime loaded, before it has done anything."""
+PX_A_BOX, BOX_BYTES = 256, 400
+"""At least so many pixels a candidate, and bytes for each while they are merged: crowds of pictures have one in 300."""
+LABEL_BYTES = 96
+"""For each pixel of a window while it is labelled (distances, flows), numbered, compared and measured."""
+PX_A_LABEL, LABEL_ROW_BYTES = 100, 1000
+"""At least so many pixels an object, and bytes for each, with its outline."""
 SLACK = 0.08
 """Share of the parts that an allocator may hold beyond what was asked of it."""
 
@@ -97,13 +104,15 @@ class Demand:
     grid: Grid
     block: tuple[int, int]
     chunk_height: int
-    rule: OutputRule
+    rule: OutputRule | None
     trial: Trial
     batch: int
     base_bytes: int
     """Resident memory of this process once the model is loaded."""
     passes: tuple[ScaledPass, ...] = ()
     """The scales beside 1."""
+    finding: Finding | None = None
+    """What is done with objects."""
     selection: Selection | None = None
     """What is kept."""
     beyond: int = 0
@@ -114,8 +123,8 @@ class Demand:
     def lane_parts(self) -> dict[str, int]:
         """Bytes that each lane holds at its peak."""
         grid, (tile_y, tile_x) = self.grid, (self.grid.y.tile, self.grid.x.tile)
-        width = min(self.block[1], grid.x.length)
-        height = min(self.block[0], grid.y.length)
+        width = min(self.block[1] + 2 * self._around, grid.x.length)
+        height = min(self.block[0] + 2 * self._around, grid.y.length)
         tiles = -(-(width + 2 * grid.x.reach) // grid.x.stride) + 1
         band_px = tile_y * (min(tiles, grid.x.count) * grid.x.step + 2 * grid.x.halo)
         read = len(self.image.selected) + (self.image.info.alpha is not None)
@@ -131,8 +140,6 @@ class Demand:
         rows = min(support + self.chunk_height, height)
         k, item = self.trial.channels_out, max(self.trial.dtype.itemsize, 4)
         shared_x, shared_y = 2 * grid.x.reach, 2 * grid.y.reach
-        stored = rows * width * self.rule.dtype.itemsize * (1 if self.rule.output == "classes" else k)
-        working = rows * width * (k * 12 if self.rule.dtype.itemsize == 1 and self.rule.output != "classes" else 9)
         tile_px, output = tile_y * tile_x, grid.y.output
         predicted_px = output.of_tile(tile_y) * output.of_tile(tile_x)
         return {
@@ -143,12 +150,41 @@ class Demand:
             "model": self.batch * (self.trial.bytes_per_tile + 2 * k * predicted_px * item),
             # What overlaps is held four times more: two steps of the mean, and the comparison of neighbours.
             "blending": k * item * (support * width + rows * width + 4 * support * shared_x + 4 * shared_y * width),
-            "finished rows": 3 * stored + working + (height * width if self.image.has_validity else 0),
+            "finished rows": self._finished_bytes(rows * width) + (height * width if self.image.has_validity else 0),
+            **({} if self.finding is None else {"objects": self._objects_bytes()}),
             **({} if source.is_level else {"averaging": 4 * max(SLAB_BYTES, row)}),
             # The mask of a block, one that it is combined with, and pieces while it is made.
             **({} if self.selection is None else {"selection": 2 * height * width + 32 * STRIP_PX}),
             **({"uploads": self.upload_bytes} if self.upload_bytes else {}),
         }
+
+    @property
+    def _around(self) -> int:
+        """Pixels around a block that are predicted for it, too."""
+        method = self.finding.method if isinstance(self.finding, Instances) else None
+        return 0 if method is None else method.context_px
+
+    def _finished_bytes(self, pixels: int) -> int:
+        """Rows of the result, on their way to the writer."""
+        if self.rule is None:
+            return 0
+        k, classes = self.trial.channels_out, self.rule.output == "classes"
+        stored = pixels * self.rule.dtype.itemsize * (1 if classes else k)
+        return 3 * stored + pixels * (k * 12 if self.rule.dtype.itemsize == 1 and not classes else 9)
+
+    def _objects_bytes(self) -> int:
+        """What is made of the model's answers for one block."""
+        pixels = self.block[0] * self.block[1]
+        if not isinstance(self.finding, Instances):
+            return pixels // PX_A_BOX * BOX_BYTES
+        cells = self.finding.cells(self.grid)
+        side_y, side_x = (min(s + 2 * cells.context, n) for s, n in zip(cells.side, self.grid.shape, strict=True))
+        width = min(self.block[1] + 2 * cells.context, self.grid.x.length)
+        channels = len(self.image.selected)
+        # Of a row of cells the maps twice, for the concatenation; of a window what a method works with; labels, stored.
+        held = 0 if self.finding.method is None else 2 * side_y * width * self.trial.channels_out * 4
+        window = side_y * side_x * (LABEL_BYTES + 16 * channels + 4 * self.trial.channels_out)
+        return held + window + pixels // PX_A_LABEL * LABEL_ROW_BYTES + max(pixels // 8, 4 * pixels // 50)
 
     def fitted(self, budget_bytes: int, lanes: int, processes: int = 0) -> MemoryPlan:
         """Lanes as wanted, and as much cache as is useful and left."""
