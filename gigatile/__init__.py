@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gigatile.models.load import load_model as load_model
     from gigatile.models.load import probe as probe
     from gigatile.plans.build import plan as plan
+    from gigatile.plans.finding import Detect as Detect
+    from gigatile.plans.finding import Instances as Instances
     from gigatile.plans.plan import Plan as Plan
     from gigatile.runs.runner import Result as Result
     from gigatile.runs.runner import run as run
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from gigatile.tiling.tiling import Tiling as Tiling
 
 _HOME = {
+    "Detect": "gigatile.plans.finding",
     "Image": "gigatile.images.image",
+    "Instances": "gigatile.plans.finding",
     "Plan": "gigatile.plans.plan",
     "Region": "gigatile.tiling.region",
     "Result": "gigatile.runs.runner",

@@ -1,4 +1,4 @@
-"""Every option of ``run`` and ``plan``, once: name, group, what is typed, how it is read, what works already.
+"""Every option of ``run`` and ``plan``, once: name, group, what is typed, how it is read.
 
 Pipeline files have the same keys, so this table is also their list of keys.
 """
@@ -8,11 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gigatile.cli import values as v
-
-EVERYTHING: tuple[str, ...] | None = None
-"""`Option.works` of an option that is finished."""
-NOTHING: tuple[str, ...] = ()
-"""`Option.works` of an option that is parsed, and then refused: its part is not built yet."""
 
 GROUPS = {
     "what": "what to run and what to write",
@@ -36,22 +31,6 @@ class Option:
     """What is typed after it; empty for a switch."""
     help: str
     parse: v.Parse
-    works: tuple[str, ...] | None = EVERYTHING
-    """The texts that work already, ``...`` standing for anything; the rest is 'not available yet'."""
-
-    def is_built(self, text: str) -> bool:
-        """Whether the part of gigatile that this value needs is there."""
-        if self.works is None or (not self.metavar and text == "false"):
-            return True
-        return any(text == known or (known.endswith("...") and text.startswith(known[:-3])) for known in self.works)
-
-    @property
-    def note(self) -> str:
-        """What ``--help`` adds where a part is not built yet."""
-        if self.works is None:
-            return ""
-        only = f"so far only {', '.join(self.works)}" if self.works else "not available yet"
-        return f" ({only})"
 
 
 _SWITCH = v.one_of("true", "false")
@@ -67,7 +46,6 @@ OPTIONS = (
         "segment|detect|instances",
         "what the model finds (default: segment)",
         v.one_of("segment", "detect", "instances"),
-        works=("segment",),
     ),
     Option(
         "what",
@@ -150,18 +128,31 @@ OPTIONS = (
         "average over flips and turns (default: none)",
         v.one_of("none", "flips", "d4"),
     ),
-    Option("objects", "score", "T", "least score of an object", v.number, works=NOTHING),
+    Option("objects", "boxes", "FORMAT", "a detector's numbers, such as yolov8 (default: recognised)", v.as_text),
+    Option("objects", "score", "T", "least score of a box (default: 0.25; 0 for finished boxes)", v.number),
     Option(
         "objects",
         "merge",
         "nms|nmm|wbf|ownership",
-        "how duplicates at seams are joined",
+        "how boxes of several tiles become one (default: nms)",
         v.one_of("nms", "nmm", "wbf", "ownership"),
-        works=NOTHING,
     ),
-    Option("objects", "match", "iou|ios", "what measures that two are one", v.one_of("iou", "ios"), works=NOTHING),
-    Option("objects", "match_threshold", "T", "from which value on they are", v.number, works=NOTHING),
-    Option("objects", "agnostic", "", "join objects of different classes too", _SWITCH, works=NOTHING),
+    Option(
+        "objects",
+        "match",
+        "iou|ios",
+        "overlap by union, or by the smaller of two (default: iou for boxes, ios for instances)",
+        v.one_of("iou", "ios"),
+    ),
+    Option("objects", "match_threshold", "T", "above it two are one (default: 0.5; turned boxes 0.1)", v.number),
+    Option("objects", "agnostic", "", "boxes of different classes may be one, too", _SWITCH),
+    Option(
+        "objects",
+        "postprocess",
+        "METHOD[:name=value,...]",
+        "instances of maps: components, watershed, stardist or flows (default: the model gives labels)",
+        v.as_text,
+    ),
     Option("objects", "class_names", "a,b,c", "names of the classes, from class 0 on", v.many(v.as_text)),
     Option(
         "cost",
@@ -216,3 +207,15 @@ OPTIONS = (
 BY_NAME = {option.name: option for option in OPTIONS}
 EXCLUSIVE = (("level", "pixel_size"), ("retry_failed", "overwrite"), ("executor", "scheduler_file"))
 """Options of which only one may be given; one on the command line displaces the other of a pipeline file."""
+OF_TASKS = {
+    "output": ("segment",),
+    "dtype": ("segment",),
+    "boxes": ("detect",),
+    "score": ("detect",),
+    "merge": ("detect",),
+    "agnostic": ("detect",),
+    "match": ("detect", "instances"),
+    "match_threshold": ("detect", "instances"),
+    "postprocess": ("instances",),
+}
+"""Options that mean something for some tasks only."""

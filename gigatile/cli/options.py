@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gigatile.cli.option_table import BY_NAME, EXCLUSIVE, GROUPS, OPTIONS
+from gigatile.cli.option_table import BY_NAME, EXCLUSIVE, GROUPS, OF_TASKS, OPTIONS
 from gigatile.cli.parser import Parser, add_debug
 from gigatile.cli.values import Given, Where, fraction_of, option_flag
 from gigatile.errors import UsageError
@@ -21,8 +21,20 @@ if TYPE_CHECKING:
     from gigatile.tiling.axis import Blend
     from gigatile.tiling.tiling import BorderOf
 
+Task = Literal["segment", "detect", "instances"]
 Existing = Literal["resume", "retry-failed", "overwrite"]
 USUAL_TILE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectOptions:
+    """How objects become one each; None stands for the library's default."""
+
+    merge: str
+    match: str | None
+    threshold: float | None
+    agnostic: bool
+    postprocess: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +50,12 @@ class RunOptions:
     output_dir: str | None
     model: str
     device: str
-    output: str
+    task: Task
+    objects: ObjectOptions | None
+    """What is done with objects, where they are looked for."""
+    boxes: str
+    score: float | None
+    output: str | None
     activation: Activation
     normalize: str
     tta: Augmentation
@@ -89,7 +106,7 @@ def run_parser(command: str, description: str) -> Parser:
     for group, title in GROUPS.items():
         section = parser.add_argument_group(f"{group}: {title}")
         for option in (option for option in OPTIONS if option.group == group):
-            text = (option.help + option.note).replace("%", "%%")
+            text = (option.help).replace("%", "%%")
             if option.metavar:
                 section.add_argument(option_flag(option.name), metavar=option.metavar, help=text)
                 continue
@@ -176,12 +193,8 @@ def read_values(given: Mapping[str, Given]) -> dict[str, Any]:
         if option.name in {"overlap", "margin"}:
             _refuse_fraction(text, where, values)
         values[option.name] = option.parse(text, where)
-        if not option.is_built(text):
-            word = "" if not option.metavar else f" {text}"
-            works = ", ".join(known.replace("...", "HOST:PORT") for known in option.works or ())
-            works = f"What works so far: {works}." if works else "Leave it out."
-            raise UsageError(f"{where}{word} is not available yet", fix=works)
     _check_tiling(given, values)
+    _check_task(given, values)
     return values
 
 
@@ -222,6 +235,19 @@ def _check_tiling(given: Mapping[str, Given], values: Mapping[str, Any]) -> None
         raise UsageError(str(where), expected=expected, found=str(margin), fix=fix)
 
 
+def _check_task(given: Mapping[str, Given], values: Mapping[str, Any]) -> None:
+    """Refuse options of another task."""
+    task = values.get("task", "segment")
+    for name, tasks in OF_TASKS.items():
+        if name in given and task not in tasks and given[name].text != "false":
+            raise UsageError(
+                str(given[name].where),
+                expected=f"--task {' or '.join(tasks)}",
+                found=f"--task {task}",
+                fix="Type the task, or leave the option out.",
+            )
+
+
 def one_image(words: Sequence[str], prog: str) -> str:
     """The image of a command that takes one."""
     if not words:
@@ -256,6 +282,18 @@ def _check_images(words: Sequence[str], given: Mapping[str, Given], prog: str) -
         )
 
 
+def _objects(values: Mapping[str, Any], task: Task) -> ObjectOptions | None:
+    if task == "segment":
+        return None
+    return ObjectOptions(
+        merge=values.get("merge", "nms"),
+        match=values.get("match"),
+        threshold=values.get("match_threshold"),
+        agnostic=values.get("agnostic") == "true",
+        postprocess=values.get("postprocess"),
+    )
+
+
 def _options(
     namespace: Mapping[str, Any],
     values: Mapping[str, Any],
@@ -263,6 +301,7 @@ def _options(
 ) -> RunOptions:
     value = values.get
     scheduler = value("scheduler_file")
+    task: Task = value("task", "segment")
     existing: Existing = "overwrite" if value("overwrite") == "true" else "resume"
     return RunOptions(
         image=namespace["image"][0] if len(namespace["image"]) == 1 else "",
@@ -271,7 +310,11 @@ def _options(
         output_dir=namespace["output_dir"],
         model=values["model"],
         device=value("device", "auto"),
-        output=value("output", "classes"),
+        task=task,
+        objects=_objects(values, task),
+        boxes=value("boxes", "auto"),
+        score=value("score"),
+        output=value("output", "classes" if task == "segment" else None),
         activation=value("activation", "none"),
         normalize=value("normalize", "none"),
         tta=value("tta", "none"),

@@ -80,6 +80,8 @@ class PipelineFile(BaseModel):
     device: StrictStr | None = None
     task: StrictStr | None = None
     output: StrictStr | None = None
+    boxes: StrictStr | None = None
+    postprocess: StrictStr | None = None
     activation: StrictStr | None = None
     dtype: StrictStr | None = None
     channels: Several | None = None

@@ -12,6 +12,7 @@ from gigatile.errors import UsageError
 if TYPE_CHECKING:
     from gigatile.images.image import Image
     from gigatile.models.model import LoadedModel
+    from gigatile.plans.finding import Finding
     from gigatile.plans.plan import Plan
 
 
@@ -64,6 +65,7 @@ def make_plan(options: RunOptions, model: LoadedModel | None = None) -> Plan:
         mask=options.mask,
         roi=options.roi,
         memory=options.memory,
+        objects=_finding(options),
     )
     _check_classes(options, made)
     return made
@@ -92,9 +94,25 @@ def read_model(options: RunOptions) -> LoadedModel:
         batch=options.batch,
         device=options.device,
         class_names=options.class_names,
+        boxes=options.boxes,
+        score=options.score,
     )
     colors = tuple("#{:02x}{:02x}{:02x}".format(*c) for c in options.class_colors)
     return replace(model, class_colors=colors, card=options.card)
+
+
+def _finding(options: RunOptions) -> Finding | None:
+    """What is done with objects."""
+    asked = options.objects
+    if asked is None:
+        return None
+    from gigatile.plans.finding import Detect, Instances
+
+    match: Any = asked.match or ("iou" if options.task == "detect" else "ios")
+    if options.task == "instances":
+        return Instances(asked.postprocess, match, asked.threshold)
+    merge: Any = asked.merge
+    return Detect(merge, match, asked.threshold, "any" if asked.agnostic else "same")
 
 
 def _or_auto(value: int | None) -> Any:
@@ -114,7 +132,9 @@ def _check_lengths(options: RunOptions, image: Image) -> None:
 
 
 def _check_classes(options: RunOptions, made: Plan) -> None:
-    """One channel makes two classes: it is above 0.5 or it is not."""
+    """One channel makes two classes: it is above 0.5 or it is not. Objects have whatever classes they have."""
+    if options.objects is not None:
+        return
     channels_out = made.trial.channels_out
     count = 2 if options.output == "classes" and channels_out == 1 else channels_out
     for name, given in (("class_names", made.model.class_names), ("class_colors", made.model.class_colors)):

@@ -73,7 +73,12 @@ def _run_one(options: RunOptions, place: str) -> int:
     result, code = _watched(carry_out, options, place)
     if result is None:
         return code
-    emit(f"prediction  {place.rstrip('/')}/prediction.zarr\nrun         {place.rstrip('/')}/run.json")
+    root = place.rstrip("/")
+    if options.task != "detect":
+        emit(f"prediction  {root}/prediction.zarr")
+    if options.task != "segment" and result.complete:
+        emit(f"objects     {root}/objects.parquet")
+    emit(f"run         {root}/run.json")
     emit(str(result.status))
     return 0 if result.complete else SOMETHING_FAILED
 

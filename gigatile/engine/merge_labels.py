@@ -33,12 +33,11 @@ from gigatile.outputs.objects_schema import measurement_columns
 from gigatile.outputs.shard import ShardReceipt
 from gigatile.plans.finding import Instances
 from gigatile.plans.plan import LABELS, Plan
+from gigatile.plans.stages import NUMBERED
 from gigatile.storage.store import Store
 
 IDS = "ids.npy"
 """Working and final ids of the labels of a block, uint64 (2, n), in its folder."""
-NUMBERED = "parts/numbered"
-"""Is there when all of them are."""
 
 
 class MergeLabels:

@@ -54,7 +54,9 @@ def write_tables(
     for name in sorted(tables):
         sink = io.BytesIO()
         rows = (group or {}).get(name, ROWS)
-        pyarrow.parquet.write_table(tables[name], sink, row_group_size=rows, compression="zstd", compression_level=1)
+        # Rows that stand alone hold what is compressed already.
+        codec = "none" if rows == 1 else "zstd"
+        pyarrow.parquet.write_table(tables[name], sink, row_group_size=rows, compression=codec)
         content = sink.getbuffer()
         with store.writer(f"{folder}{name}.parquet") as writer:
             writer.write(content)

@@ -75,7 +75,7 @@ class Instances:
 
     postprocess: str | Postprocess | None = None
     """How labels are made of the model's channels, such as ``components:threshold=0.5``; None: it gives labels."""
-    match: Measure = "iou"
+    match: Measure = "ios"
     threshold: float | None = None
     """Overlap, on the pixels that two cells both see, above which two labels are one object; None: 0.5."""
 

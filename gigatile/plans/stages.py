@@ -22,6 +22,8 @@ from gigatile.tiling.tiling import Blocks
 
 Task = Literal["segment", "detect", "instances"]
 PREDICTION, PARTS, OBJECTS = "prediction.zarr", "parts", "objects.parquet"
+NUMBERED = f"{PARTS}/numbered"
+"""Is there when the labels of all parts have their final numbers beside them."""
 
 _NUMBER = "(0|[1-9][0-9]{0,9})"
 _SHARD = re.compile(f"{_NUMBER}/{_NUMBER}").fullmatch

@@ -3,7 +3,9 @@
 ::
 
     DIR/run.json            the plan, its fingerprint, totals, complete or not
-        prediction.zarr/    the result
+        prediction.zarr/    the result: maps, or labels of instances
+        objects.parquet     the result: objects
+        parts/              what blocks found, for the stages after it; may go once the run is complete
         ledger/             what happened to each block
         models/             the model's files, for workers that lack them
         lock                held by the live run
@@ -22,6 +24,7 @@ from typing import Any
 
 from gigatile.errors import RunRefused
 from gigatile.outputs.coordinates import PREFIXES
+from gigatile.plans.stages import OBJECTS, PARTS
 from gigatile.storage.open import open_store
 from gigatile.storage.store import Store
 
@@ -108,8 +111,9 @@ class RunDirectory:
             self._refuse_foreign()
             return
         # The ledger first: nothing is claimed any more when the first shard goes.
-        for part in (LEDGER, PREDICTION, MODELS):
+        for part in (LEDGER, PREDICTION, PARTS, MODELS):
             self.store.delete_tree(f"{part}/")
+        self.store.delete(OBJECTS)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -29,6 +29,7 @@ from gigatile.ledger.writer import LedgerWriter
 from gigatile.models.shipping import Shipment, ship
 from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
 from gigatile.plans.plan import Plan
+from gigatile.plans.stages import NUMBERED
 from gigatile.runs.artifacts import missing_artifacts
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
@@ -292,15 +293,27 @@ class RunWork:
 
     def _without_missing(self, state: LedgerState) -> LedgerState:
         """Make blocks pending whose artifact is gone, or of another size; their old records must not compete."""
-        lost = [
-            BlockKey(stage, int(row), int(col))
-            for stage in range(len(self._grids))
-            for row, col in np.argwhere(self._missing(state, stage))
-        ]
+        lost: list[BlockKey] = []
+        complete = True
+        for number in reversed(range(len(self._grids))):
+            kind = self.plan.stages[number].kind
+            if complete and kind == "find":
+                # Parts are for the stages after it: where those are there, parts may be gone.
+                break
+            missing = self._missing(state, number)
+            if kind == "merge" and not complete:
+                # The labels to come need the numbers that it gives.
+                missing |= not self._is_numbered()
+            lost += [BlockKey(number, int(row), int(col)) for row, col in np.argwhere(missing)]
+            complete &= not missing.any() and not state.pending(number).any()
         if not lost:
             return state
         self._ledger.revoke_all(self._reader.identities(lost), "damaged")
         return self._reader.refresh()
+
+    def _is_numbered(self) -> bool:
+        """Whether every label that was found has its final number."""
+        return self.plan.task != "instances" or self.directory.store.size(NUMBERED) is not None
 
     def _check_there(self, state: LedgerState) -> None:
         """See that what was reported is there.
@@ -337,6 +350,12 @@ class RunWork:
             self._create_result()
         self._write_run_json(state, complete=False)
 
+    def _counts(self) -> dict[str, Any]:
+        """How many objects there are."""
+        from gigatile.runs.objects import stored_counts
+
+        return stored_counts(self.directory.store).to_json()
+
     def _shipped(self) -> Shipment | None:
         model, place = self.plan.model.model, self._how.models or self.directory.models
         return ship(model.files, model.digest, place) if model.files else None
@@ -365,6 +384,7 @@ class RunWork:
                     "grids": [list(grid) for grid in self._grids],
                     "source_units": source_units,
                 },
+                "objects": self._counts() if complete and plan.finding is not None else None,
                 "metadata": self.directory.metadata_digests(),
                 "statistics": None if statistics is None else statistics.to_json(),
                 "versions": versions(),

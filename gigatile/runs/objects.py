@@ -16,6 +16,7 @@ from gigatile.errors import BlockError, GigatileError, RunRefused, UsageError
 from gigatile.outputs.objects_schema import BOX, OBJECTS, Counts, ObjectsMetadata, arrow, stored_metadata
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.status import existing_run
+from gigatile.storage.store import Store
 from gigatile.tiling.region import Region
 
 BATCH_ROWS = 8192
@@ -148,6 +149,37 @@ def open_objects(directory: str | PathLike[str]) -> ObjectsFile:
         # Whole column chunks are asked for, near ones together: each is a request.
         file = pyarrow.parquet.ParquetFile(pa.PythonFile(remote), pre_buffer=True, page_checksum_verification=True)
         return ObjectsFile(where, file)
+
+
+def stored_counts(store: Store) -> Counts:
+    """How many objects the table of a run has: from its last bytes.
+
+    Parameters
+    ----------
+    store : Store
+        The run directory.
+
+    Raises
+    ------
+    RunRefused
+        There is no table in it, or it is another one.
+    BlockError, StorageError
+        It is damaged, or the storage does not answer.
+    """
+    pa = arrow()
+    import pyarrow.parquet
+
+    size, where = store.size(OBJECTS) or 0, store.where(OBJECTS)
+    with _damage_named(where):
+        # The footer, its length in four bytes, and the mark of the format.
+        end = store.read_range(OBJECTS, max(size - 8, 0), 8)
+        length = int.from_bytes(end[:4], "little") + 8
+        footer = store.read_range(OBJECTS, max(size - length, 0), length)
+        metadata = pyarrow.parquet.read_metadata(pa.BufferReader(footer))
+    found = stored_metadata(metadata)
+    if found is None:
+        raise RunRefused(where, expected="the table of objects of a run", found="another Parquet file")
+    return found[1]
 
 
 def read_objects(

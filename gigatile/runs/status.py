@@ -52,6 +52,9 @@ class Status:
     """The score of each block, by row and column; None where nothing was compared, or for more than `LARGEST_MAP`."""
     filled: int = 0
     """Blocks in which something of the source could not be decoded and was filled."""
+    objects: Mapping[str, Any] | None = None
+    """How many there are in all (``total``), of each class (``per_class``), and larger than a tile can tell
+    (``oversized``); None for maps, and before the end."""
     errors: tuple[str, ...] = ()
     """What went wrong, one paragraph a failed block, of the first 1,000 of all levels."""
 
@@ -80,7 +83,7 @@ class Status:
             "seam_pixels": self.seam_pixels,
             "seam_map": None if self.seam_map is None else [list(row) for row in self.seam_map],
             "peak_rss_bytes": self.peak_rss_bytes,
-            "objects": None,
+            "objects": None if self.objects is None else dict(self.objects),
             "seconds": dict(self.seconds),
             "errors": list(self.errors),
         }
@@ -109,6 +112,7 @@ class Status:
                     "            That can be seen. `gigatile probe MODEL` tells the overlap that the model needs; "
                     "leave --overlap and --margin out to use it."
                 )
+        lines += _objects_lines(self.objects)
         busy = ", ".join(f"{name} {format_seconds(value)}" for name, value in self.seconds.items())
         if busy:
             lines.append(f"busy        {busy}")
@@ -124,6 +128,19 @@ class Status:
         if self.errors:
             lines.append("            Mend the cause, then repeat the command with --retry-failed.")
         return "\n".join(lines)
+
+
+def _objects_lines(objects: Mapping[str, Any] | None) -> list[str]:
+    if objects is None:
+        return []
+    classes = ", ".join(f"{count:,} {name}" for name, count in objects["per_class"].items())
+    lines = [f"objects     {objects['total']:,}{f': {classes}' if classes else ''}"]
+    if objects["oversized"]:
+        lines.append(
+            f"            {objects['oversized']:,} of them are larger than the overlap of two tiles, and may be cut: "
+            "enlarge --overlap, and --tile with it."
+        )
+    return lines
 
 
 def status(directory: str | PathLike[str]) -> Status:
@@ -164,6 +181,7 @@ def status(directory: str | PathLike[str]) -> Status:
         seam_pixels=counted["seam_pixels"],
         seam_map=seam_map(state, (layout["grid"][0], layout["grid"][1])),
         filled=sums["filled"],
+        objects=document.get("objects"),
         errors=tuple(state.errors().values()),
     )
 

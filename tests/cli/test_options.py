@@ -4,9 +4,7 @@ import re
 
 import pytest
 
-from gigatile.cli.option_table import OPTIONS
-from gigatile.cli.options import read_options, run_parser
-from gigatile.cli.values import option_flag
+from gigatile.cli.options import ObjectOptions, read_options, run_parser
 from gigatile.errors import UsageError
 
 CONTRACT = """
@@ -115,22 +113,23 @@ def test_a_refused_fraction_gives_an_overlap_that_is_accepted():
         assert read(f"a.tif -o o --model m:f --tile 512 {typed}").overlap % 2 == 0
 
 
-LATER = (
-    "--task detect", "--task instances",
-    "--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic",
+@pytest.mark.parametrize(
+    "line",
+    ["--score 0.5", "--merge nms", "--match iou", "--match-threshold 0.5", "--agnostic", "--boxes rows",
+     "--postprocess components", "--task instances --merge nms", "--task detect --postprocess components",
+     "--task detect --output classes", "--task instances --dtype uint8"],
 )  # fmt: skip
+def test_an_option_of_another_task_is_refused_and_never_ignored(line):
+    option = [word for word in line.split() if word.startswith("--") and word != "--task"][0]
+    assert refused(line).startswith(option)
+    assert "--task" in refused(line)
 
 
-@pytest.mark.parametrize("line", LATER)
-def test_what_is_not_built_yet_is_refused_and_never_ignored(line):
-    assert f"{line.split()[0]}" in refused(line)
-    assert "not available yet" in refused(line)
-
-
-def test_every_unfinished_option_is_covered_by_the_test_above():
-    unfinished = {option_flag(option.name) for option in OPTIONS if option.works is not None}
-    assert unfinished == {line.split()[0] for line in LATER}
-    assert unfinished
+def test_options_of_objects_are_read():
+    options = read("a.tif -o o --model m:f --task detect --merge wbf --match ios --match-threshold 0.4 --agnostic")
+    assert options.objects == ObjectOptions("wbf", "ios", 0.4, True, None)
+    assert read("a.tif -o o --model m:f").objects is None
+    assert read("a.tif -o o --model m:f --task instances --postprocess flows").objects.postprocess == "flows"
 
 
 def test_no_image_and_no_model_are_usage_errors():
@@ -178,7 +177,7 @@ def test_an_overridden_value_of_the_file_is_not_looked_at(tmp_path):
         ("overlap: 0.2\ntile: 256\n", "overlap: expected a number of pixels"),
         ("overlap: 0.2\ntile: 256\n", "type 'overlap: 52'."),
         ("blend: hamm\n", "blend: expected trim"),
-        ("score: 0.5\n", "score 0.5 is not available yet"),
+        ("score: 0.5\n", "score: expected --task detect"),
         ("level: 1\npixel_size: 2\n", "level and "),
     ],
 )
