@@ -86,7 +86,7 @@ class FindBoxes:
             return boxes
         core = self._plan.grid.core(row, col)
         merged = self._finding.merging(self._plan.grid, boxes.oriented)(boxes)
-        return own_only(merged, (core.x0, core.y0, core.x1, core.y1))
+        return own_only(merged, core)
 
     def _stored(self, key: BlockKey, region: Region, boxes: Boxes | None, progress: Progress) -> ShardReceipt:
         if boxes is None or not len(boxes):

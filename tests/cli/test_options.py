@@ -120,7 +120,7 @@ def test_a_refused_fraction_gives_an_overlap_that_is_accepted():
      "--task detect --output classes", "--task instances --dtype uint8"],
 )  # fmt: skip
 def test_an_option_of_another_task_is_refused_and_never_ignored(line):
-    option = [word for word in line.split() if word.startswith("--") and word != "--task"][0]
+    option = next(word for word in line.split() if word.startswith("--") and word != "--task")
     assert refused(line).startswith(option)
     assert "--task" in refused(line)
 
