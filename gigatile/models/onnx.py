@@ -21,6 +21,7 @@ from gigatile.models.model import Batch, Prediction
 from gigatile.models.shipping import arrived
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+_NUMBERS = {*_FLOATS, "tensor(int64)", "tensor(int32)", "tensor(uint8)"}
 TARGET_SIZES = "orig_target_sizes"
 """Second input of RT-DETR, width and height: ``rtdetr_pytorch/tools/export_onnx.py`` of lyuwenyu/RT-DETR."""
 MAX_CHANNELS = 64
@@ -165,8 +166,8 @@ class OnnxModel:
 
     @cached_property
     def _tables(self) -> list[str]:
-        """Outputs of up to three axes; all where there is none, or where the file does not say."""
-        outputs = self._session.get_outputs()
+        """Outputs of numbers, of up to three axes; all where there is none, or where the file does not say."""
+        outputs = [o for o in self._session.get_outputs() if o.type in _NUMBERS]
         return [o.name for o in outputs if len(o.shape or ()) <= 3] or [o.name for o in outputs]
 
     def _check_inputs(self, inputs: list[Any]) -> str:

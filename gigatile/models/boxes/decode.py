@@ -45,6 +45,12 @@ def decoded(frame: Frame, format: BoxFormat, answer: Any) -> list[Rows]:
     BlockError
         The answer is not what the format says, or has numbers that are no boxes.
     """
+    # Numbers that are not finite are found in what comes out.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _decoded(frame, format, answer)
+
+
+def _decoded(frame: Frame, format: BoxFormat, answer: Any) -> list[Rows]:
     if format.layout == "rows":
         tiles = _tiles(frame, answer)
         if len(tiles) != frame.given:

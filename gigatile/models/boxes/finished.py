@@ -31,7 +31,7 @@ def rows(frame: Frame, format: BoxFormat, tiles: Sequence[Any]) -> Iterator[Rows
             yield from split(replace(frame, given=1, count=1), format, named)
             continue
         table = as_array(frame, tile)
-        if table.ndim != 2 or table.shape[1] < UPRIGHT or table.dtype.kind not in "fiu":
+        if table.ndim != 2 or table.shape[1] < UPRIGHT:
             yield table
             continue
         # NaN is no small score: it is kept here, and then refused.
@@ -50,11 +50,7 @@ def nms(frame: Frame, format: BoxFormat, named: Named) -> Iterator[Rows]:
     if flat and not any(array.ndim == 3 for array in named.values()):
         yield from _numbered(frame, format, flat[0])
         return
-    found = main_output(frame, format, named)
-    least = UPRIGHT + format.oriented
-    if found.shape[2] < least:
-        raise frame.refuse(format, f"{least} columns or more", f"shape {found.shape}")
-    for tile in found[: frame.count]:
+    for tile in main_output(frame, format, named, UPRIGHT + format.oriented)[: frame.count]:
         kept = tile[frame.picked(tile[:, 4])]
         if format.oriented:
             yield oriented(frame, format, kept[:, [0, 1, 2, 3, 6]], kept[:, 4], kept[:, 5])
@@ -156,8 +152,7 @@ def detr(frame: Frame, format: BoxFormat, named: Named) -> Iterator[Rows]:
             values = (values / values.sum(axis=1, keepdims=True))[:, :-1]
         classes = np.argmax(values, axis=1)
         best = np.take_along_axis(values, classes[:, None], axis=1)[:, 0]
-        with np.errstate(over="ignore"):
-            scores = best if format.softmax else 1 / (1 + np.exp(-best))
+        scores = best if format.softmax else 1 / (1 + np.exp(-best))
         index = frame.picked(scores)
         yield upright(frame, format, boxes[tile][index], scores[index], classes[index])
 

@@ -55,17 +55,21 @@ class Frame:
 
 
 def as_array(frame: Frame, value: Any) -> Array:
-    """Anything as an array.
+    """Anything as an array of numbers.
 
     Raises
     ------
     BlockError
         It cannot be one.
     """
+    expected = "arrays of numbers"
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise BlockError(frame.where, expected="arrays", found=f"{type(value).__name__}: {error}") from error
+        raise BlockError(frame.where, expected=expected, found=f"{type(value).__name__}: {error}") from error
+    if array.dtype.kind not in "fiu":
+        raise BlockError(frame.where, expected=expected, found=f"{array.dtype} of shape {array.shape}")
+    return array
 
 
 def corners(boxes: Array, order: Order) -> Array:

@@ -25,8 +25,13 @@ def cells(tile: tuple[int, int], strides: tuple[int, ...]) -> int:
     return sum((tile[0] // stride) * (tile[1] // stride) for stride in strides)
 
 
-def main_output(frame: Frame, format: BoxFormat, named: Named) -> Array:
+def main_output(frame: Frame, format: BoxFormat, named: Named, columns: int) -> Array:
     """The output of three axes; maps beside it have more.
+
+    Parameters
+    ----------
+    columns : int
+        Least length of its last axis.
 
     Raises
     ------
@@ -34,15 +39,15 @@ def main_output(frame: Frame, format: BoxFormat, named: Named) -> Array:
         There is none, or it is not of the batch that was given.
     """
     flat = [array for array in named.values() if array.ndim == 3]
-    if not flat or len(flat[0]) != frame.given:
+    if not flat or len(flat[0]) != frame.given or flat[0].shape[2] < columns:
         shapes = ", ".join(f"{name} {array.shape}" for name, array in named.items())
-        raise frame.refuse(format, f"an output ({frame.given}, a, b)", shapes or "none")
+        raise frame.refuse(format, f"an output ({frame.given}, a, {columns} or more)", shapes or "none")
     return flat[0]
 
 
 def yolox(frame: Frame, format: BoxFormat, named: Named) -> Iterator[Rows]:
     """(n, a, 5 + k): x, y, log w, log h in cells, objectness and classes (both 0..1); one candidate a cell."""
-    found = main_output(frame, format, named)
+    found = main_output(frame, format, named, 6)
     where: Grid | None = None
     if not format.decoded:
         where = _grid_of(frame, format, found.shape[1])
@@ -52,8 +57,7 @@ def yolox(frame: Frame, format: BoxFormat, named: Named) -> Iterator[Rows]:
         boxes = tile[index, :4].astype(np.float64)
         if where is not None:
             corner, stride = where
-            with np.errstate(over="ignore"):
-                boxes = np.hstack([boxes[:, :2] + corner[index], np.exp(boxes[:, 2:])]) * stride[index, None]
+            boxes = np.hstack([boxes[:, :2] + corner[index], np.exp(boxes[:, 2:])]) * stride[index, None]
         yield upright(frame, format, boxes, scores[index], classes[index])
 
 
@@ -76,7 +80,7 @@ def _grid_of(frame: Frame, format: BoxFormat, candidates: int) -> Grid:
 
 def yolov5(frame: Frame, format: BoxFormat, named: Named) -> Iterator[Rows]:
     """(n, a, 5 + k): box, objectness and classes, all in place."""
-    for tile in main_output(frame, format, named)[: frame.count]:
+    for tile in main_output(frame, format, named, 6)[: frame.count]:
         scores, classes = _best(frame, format, tile[:, 5:], tile[:, 4])
         index = frame.picked(scores)
         yield upright(frame, format, tile[index, :4], scores[index], classes[index])
@@ -84,9 +88,11 @@ def yolov5(frame: Frame, format: BoxFormat, named: Named) -> Iterator[Rows]:
 
 def yolov8(frame: Frame, format: BoxFormat, named: Named) -> Iterator[Rows]:
     """(n, 4 + k, a), or (n, a, 4 + k): box and classes, and the angle behind them where boxes are oriented."""
-    found = main_output(frame, format, named)
+    found = main_output(frame, format, named, 1)
     if _candidates_last(frame, format, found.shape[1:]):
         found = found.transpose(0, 2, 1)
+    if found.shape[2] < 5 + format.oriented:
+        raise frame.refuse(format, f"{5 + format.oriented} columns or more", f"shape {found.shape}")
     for tile in found[: frame.count]:
         scored = tile[:, 4:-1] if format.oriented else tile[:, 4:]
         scores, classes = _best(frame, format, scored, None)
@@ -122,7 +128,7 @@ def _best(frame: Frame, format: BoxFormat, scored: Array, objectness: Array | No
 
     Returns
     -------
-    scores : ndarray, shape (a,)
+    scores : ndarray, float64, shape (a,)
         Of the best class, times the objectness.
     classes : ndarray of int, shape (a,)
     """
@@ -131,9 +137,6 @@ def _best(frame: Frame, format: BoxFormat, scored: Array, objectness: Array | No
         raise frame.refuse(format, f"{format.classes or 'one or more'} classes", found)
     scored = scored[:, : format.classes]
     classes = np.argmax(scored, axis=1)
-    scores = np.take_along_axis(scored, classes[:, None], axis=1)[:, 0]
-    if objectness is None:
-        return scores, classes
+    scores = np.take_along_axis(scored, classes[:, None], axis=1)[:, 0].astype(np.float64)
     # Rounding keeps order: the largest product is the product with the largest.
-    with np.errstate(invalid="ignore"):
-        return scores * objectness, classes
+    return scores if objectness is None else scores * objectness, classes

@@ -47,9 +47,8 @@ def checked_rows(where: str, tiles: Iterable[Array]) -> list[Rows]:
     """
     arrays = list(tiles)
     for array in arrays:
-        fits = array.ndim == 2 and array.shape[1] in (UPRIGHT, ORIENTED)
-        if (array.size and not fits) or array.dtype.kind not in "fiu":
-            expected = "numbers in rows of 6 (x1, y1, x2, y2, score, class) or 7 (cx, cy, w, h, radians, score, class)"
+        if array.size and not (array.ndim == 2 and array.shape[1] in (UPRIGHT, ORIENTED)):
+            expected = "rows of 6 (x1, y1, x2, y2, score, class) or 7 (cx, cy, w, h, radians, score, class)"
             raise BlockError(where, expected=expected, found=f"{array.dtype} of shape {array.shape}")
     columns = {array.shape[1] for array in arrays if array.ndim == 2} & {UPRIGHT, ORIENTED} or {UPRIGHT}
     if len(columns) > 1:
