@@ -143,6 +143,9 @@ def read_options(parser: Parser, argv: Sequence[str]) -> RunOptions:
         colors = pipeline.class_colors
         displaced = {name for pair in EXCLUSIVE if given.keys() & set(pair) for name in pair}
         displaced |= {"inputs"} if words else set()
+        if "task" in given:
+            # Another task than the file's: what it says of its own goes with it.
+            displaced |= {name for name, tasks in OF_TASKS.items() if given["task"].text not in tasks}
         from_file = {name: given_ for name, given_ in pipeline.given.items() if name not in displaced}
         given = {**from_file, **given}
     _check_images(words, given, parser.prog)

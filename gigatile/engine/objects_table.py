@@ -14,6 +14,7 @@ from gigatile.objects.box_tables import HULL, from_table
 from gigatile.outputs.objects_file import ObjectsWriter, geometry_columns, store_sink
 from gigatile.outputs.objects_schema import ORIENTED, ObjectsMetadata, objects_schema
 from gigatile.outputs.shard import ShardReceipt
+from gigatile.plans.finding import Instances
 from gigatile.plans.plan import Plan
 from gigatile.plans.stages import OBJECTS
 from gigatile.storage.store import Store, Writer
@@ -23,15 +24,27 @@ def metadata_of(plan: Plan) -> ObjectsMetadata:
     """What the table says of itself."""
     image = plan.image
     height, width = image.levels[0].shape
+    names, colors = _classes(plan, plan.model.class_names), _classes(plan, plan.model.class_colors)
     return ObjectsMetadata(
         task=plan.task,
         shape=(height, width),
-        class_names=plan.model.class_names,
-        class_colors=plan.model.class_colors,
+        class_names=names,
+        class_colors=colors,
         pixel_size=image.pixel_size,
         crs=image.crs if image.transform is not None else None,
         transform=image.transform,
     )
+
+
+def _classes(plan: Plan, told: tuple[str, ...]) -> tuple[str, ...]:
+    """Of names or colours, which may be those of the model's channels, those of the objects' classes."""
+    method = plan.finding.method if isinstance(plan.finding, Instances) else None
+    if method is None:
+        return told
+    channels = method.class_channels
+    if channels and len(told) == plan.trial.channels_out:
+        return tuple(told[channel] for channel in channels)
+    return told if len(told) == max(len(channels), 1) else ()
 
 
 def factors_of(plan: Plan) -> tuple[float, float]:

@@ -179,8 +179,8 @@ class Plan:
             source_pixel_size=source,
             crs=image.crs,
             transform=transform,
-            class_names=self.model.class_names,
-            class_colors=self.model.class_colors,
+            class_names=() if self.rule is None else self.model.class_names,
+            class_colors=() if self.rule is None else self.model.class_colors,
             is_labels=self.task == "instances",
         )
 

@@ -125,6 +125,11 @@ def test_an_option_of_another_task_is_refused_and_never_ignored(line):
     assert "--task" in refused(line)
 
 
+def test_a_task_on_the_command_line_displaces_what_the_file_says_of_its_own(tmp_path):
+    options = pipeline_line(tmp_path, "model: m:f\noutput: classes\ndtype: uint8\n", "--task instances")
+    assert (options.task, options.output, options.dtype) == ("instances", None, None)
+
+
 def test_options_of_objects_are_read():
     options = read("a.tif -o o --model m:f --task detect --merge wbf --match ios --match-threshold 0.4 --agnostic")
     assert options.objects == ObjectOptions("wbf", "ios", 0.4, True, None)
