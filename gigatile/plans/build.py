@@ -232,7 +232,8 @@ def block_sides(tiling: Tiling, grid: Grid, cells: CellGrid | None = None) -> tu
         units = units if cells is not None else grid.stride
         side = max(int(asked * grid.y.output.scale), 1)
         return whole_cores(units[0], side), whole_cores(units[1], side)
-    trim = tiling.blend == "trim"
+    # The context around a block of instances costs a ring of tiles, as a blend does.
+    trim = tiling.blend == "trim" and cells is None
     most, least = (TRIM_BLOCK, LEAST_BLOCK) if trim else (BLEND_BLOCK, LEAST_CORES * max(grid.stride))
     # Small images are cut, too, so that there is something to do at the same time.
     target = min(most, max(int((grid.shape[0] * grid.shape[1]) ** 0.5 / 2), least))
