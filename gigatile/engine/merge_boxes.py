@@ -130,7 +130,6 @@ class MergeBoxes:
         oriented = PLACE[0] in columns
         width = 5 if oriented else 4
         sweep = SeamBoxes(plan.finding.merging(plan.grid, oriented), width)
-        store.delete_tree(SEAMS)
         firsts: list[float] = []
         for row in parts.rows:
             check_stop(progress)

@@ -61,7 +61,6 @@ class MergeLabels:
     def run(self, key: BlockKey, progress: Progress, image: Image) -> ShardReceipt:
         """See `Step.run`."""
         plan, store = self._plan, self._store
-        store.delete(NUMBERED)
         parts = Parts(plan, store)
         with progress.clock.stage("blend"):
             seams = self._seams(parts, progress)
@@ -84,7 +83,6 @@ class MergeLabels:
         cells = (side[0] // self._cells.side[0], side[1] // self._cells.side[1])
         strips = Strips(self._plan, store, self._cells)
         sweep = SeamLabels(self._cells, cells, self._finding.agreement, self._channels, strips.load)
-        store.delete_tree(SEAMS)
         firsts: list[float] = []
         for row in parts.rows:
             check_stop(progress)

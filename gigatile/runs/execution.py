@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -254,7 +254,11 @@ class RunWork:
 
     def _queued(self, todo: npt.NDArray[np.bool_], state: LedgerState) -> Queue[BlockKey]:
         deaths = self._deaths(todo, state)
-        return Queue(Keys(self._stage, todo), self._token, self._how.policy, self._how.clock, deaths)
+        policy = self._how.policy
+        if self.plan.stages[self._stage].kind == "merge":
+            # It is one long block: nobody is to begin it a second time because it takes longer than others.
+            policy = replace(policy, duplicates=False)
+        return Queue(Keys(self._stage, todo), self._token, policy, self._how.clock, deaths)
 
     def _conclude(self, state: LedgerState) -> None:
         self._stage = len(self._grids)
