@@ -104,7 +104,11 @@ def by_hand(picture: Picture) -> Array:
     for tile in gt.tiles(image, tiling):
         (rows,) = detector.detect(detector.values.normalised(tile.pixels)[None])
         x, y = tile.read.x0, tile.read.y0
-        found.append(rows + np.array([x, y, x, y, 0, 0]))
+        rows = rows + np.array([x, y, x, y, 0, 0])
+        # Nothing is known of what lies beyond the tile or the picture.
+        seen = tile.read.clipped(gt.Region(0, 0, *image.grid_shape))
+        rows[:, :4] = np.clip(rows[:, :4], [seen.x0, seen.y0] * 2, [seen.x1, seen.y1] * 2)
+        found.append(rows)
     rows = np.concatenate(found)
     return merged(rows)
 
@@ -123,7 +127,7 @@ def by_run(picture: Picture) -> Array:
     with tempfile.TemporaryDirectory() as folder:
         words = ["run", str(DATA / picture.path), "--pipeline", "yolox-detect", "--model", str(DATA / MODEL)]
         words += ["--overlap", str(side // 4 // 2 * 2), "-o", folder]
-        subprocess.run([sys.executable, "-m", "gigatile.cli.main", *words], check=True)
+        subprocess.run([sys.executable, "-m", "gigatile.cli.main", *words], check=True, stdout=subprocess.DEVNULL)
         table = parquet.read_table(Path(folder, "objects.parquet"))
     names = ("xmin", "ymin", "xmax", "ymax", "score", "class")
     return np.column_stack([table[name].to_numpy().astype(np.float64) for name in names])

@@ -128,7 +128,7 @@ OPTIONS = (
         "average over flips and turns (default: none)",
         v.one_of("none", "flips", "d4"),
     ),
-    Option("objects", "boxes", "FORMAT", "a detector's numbers, such as yolov8 (default: recognised)", v.as_text),
+    Option("objects", "boxes", "FORMAT", "a detector's numbers, such as yolov8 (default: recognised)", v.boxes),
     Option("objects", "score", "T", "least score of a box (default: 0.25; 0 for finished boxes)", v.number),
     Option(
         "objects",

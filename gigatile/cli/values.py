@@ -213,6 +213,14 @@ def normalize(text: str, where: Where) -> str:
     return str(one_of(*words)(text, where))
 
 
+def boxes(text: str, where: Where) -> str:
+    """What a detector's numbers are, see `gigatile.models.boxes.format`."""
+    from gigatile.models.boxes.format import parse_boxes
+
+    parse_boxes(text, str(where))
+    return text
+
+
 def roi(text: str, where: Where) -> str:
     """``XMIN,YMIN,XMAX,YMAX`` or a GeoJSON file."""
     if Path(text).suffix.lower() not in {".geojson", ".json"}:

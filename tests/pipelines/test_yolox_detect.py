@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gigatile.cli.pipeline_file import load_pipeline
@@ -41,3 +42,14 @@ def test_tiles_score_no_lower_than_one_pass(script, index):
     assert whole.hits == 6
     assert tiled.average_precision >= whole.average_precision
     assert tiled.f1 >= whole.f1
+
+
+def test_the_command_writes_what_a_loop_over_the_tiles_and_plain_nms_give(script):
+    picture = script.PICTURES[1]
+    for path in (picture.path, script.MODEL):
+        data(path)
+    places = []
+    for rows in (script.by_hand(picture), script.by_run(picture)):
+        places.append(rows[np.lexsort((rows[:, 0], rows[:, 1]))])
+    assert len(places[0]) == 23
+    np.testing.assert_allclose(places[0], places[1], atol=1e-4)
