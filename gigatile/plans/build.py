@@ -87,7 +87,8 @@ def plan(
         check_objects(output, dtype)
     image = fitted_image(_opened(image), model.card)
     output = output or (model.card and model.card.output) or "classes"
-    model = with_names_for(model, output)
+    # Objects are never of a class "background".
+    model = with_names_for(model, output) if objects is None else model
     if output == "raw":
         # "raw = no activation, the model's dtype"
         model = replace(model, values=replace(model.values, activation="none"))
