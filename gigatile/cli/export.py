@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gigatile.cli.inputs import check_run_directory
 from gigatile.cli.parser import Parser, add_debug, emit, say
-from gigatile.cli.values import Where, one_of
+from gigatile.cli.values import Where, as_text, many, one_of
 from gigatile.errors import UsageError
 
 PIXELS = {
@@ -34,17 +34,18 @@ def main(argv: Sequence[str]) -> int:
     kind = one_of(*PIXELS, *OBJECTS)(arguments.to, Where("to"))
     if arguments.dtype is not None:
         one_of("uint8")(arguments.dtype, Where("dtype"))
+    classes = () if arguments.classes is None else many(as_text)(arguments.classes, Where("classes"))
     directory_kind = check_run_directory(arguments.directory)
     from gigatile.exports.export import export_cohort, export_run
     from gigatile.exports.target import target_path
 
     path = target_path(arguments.output)
     if directory_kind == "run":
-        export_run(arguments.directory, kind, path, arguments.dtype)
+        export_run(arguments.directory, kind, path, arguments.dtype, classes)
         emit(str(path))
         return 0
     failed = 0
-    for image in export_cohort(arguments.directory, kind, path, arguments.dtype):
+    for image in export_cohort(arguments.directory, kind, path, arguments.dtype, classes):
         if image.problem:
             failed += 1
             say(f"{image.name}: not exported: {image.problem}")
@@ -65,5 +66,6 @@ def _parser() -> Parser:
     parser.add_argument("--to", metavar="FORMAT", help=f"pixels: {pixels}. Objects: {objects}")
     parser.add_argument("-o", dest="output", metavar="FILE", help="the file to write, replacing an earlier export")
     parser.add_argument("--dtype", metavar="uint8", help="probabilities as bytes: round(254 * p), 255 where invalid")
+    parser.add_argument("--classes", metavar="A,B", help="only objects of these: names or numbers (default: all)")
     add_debug(parser)
     return parser

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -56,7 +56,7 @@ class Exported:
     """Why there is no such file."""
 
 
-def export_run(directory: str, kind: str, path: Path, dtype: str | None) -> Exported:
+def export_run(directory: str, kind: str, path: Path, dtype: str | None, classes: Sequence[str] = ()) -> Exported:
     """Export the result of one run.
 
     Parameters
@@ -69,6 +69,8 @@ def export_run(directory: str, kind: str, path: Path, dtype: str | None) -> Expo
         What appears, whole, at the end.
     dtype : {'uint8', None}
         uint8 for probabilities as ``round(254 * p)``.
+    classes : sequence of str
+        Names or numbers of the classes whose objects or polygons are wanted; none: all.
 
     Raises
     ------
@@ -83,17 +85,21 @@ def export_run(directory: str, kind: str, path: Path, dtype: str | None) -> Expo
     if any(place is not None and path.is_relative_to(place) for place in own):
         raise UsageError(str(path), expected="a place beside the result", found="one inside it", fix="Choose another.")
     if kind in FORMATS:
+        if classes:
+            raise UsageError("--classes", expected="a format of objects", found=f"--to {kind}", fix="Leave it out.")
         pixels: Writer = _function(FORMATS[kind])
         pixels(Result.of(directory), path, dtype)
     else:
         if dtype is not None:
             raise UsageError("--dtype", expected="a format of pixels", found=f"--to {kind}", fix="Leave it out.")
         objects: ObjectWriter = _function(OBJECT_FORMATS[kind])
-        objects(object_table(directory), path)
+        objects(object_table(directory, classes), path)
     return Exported("", path)
 
 
-def export_cohort(directory: str, kind: str, folder: Path, dtype: str | None) -> Iterator[Exported]:
+def export_cohort(
+    directory: str, kind: str, folder: Path, dtype: str | None, classes: Sequence[str] = ()
+) -> Iterator[Exported]:
     """Export each image of a cohort to a file of its name in a folder, one after the other.
 
     Those that cannot be exported are told with their problem, and the others go on.
@@ -108,7 +114,7 @@ def export_cohort(directory: str, kind: str, folder: Path, dtype: str | None) ->
         path = folder / f"{row.name}{_ALL[kind].suffix}"
         problem = ""
         try:
-            export_run(store.where(row.name), kind, path, dtype)
+            export_run(store.where(row.name), kind, path, dtype, classes)
         except (UsageError, BlockError) as error:
             problem = str(error)
         yield Exported(row.name, path, problem)

@@ -16,7 +16,6 @@ _DESCRIPTION = "gigatile export"
 _MAGIC = b"fgb\x03fgb"
 _HEADER_BYTES = 1 << 16
 """In which the description is looked for: a header is a few KiB with a CRS in WKT."""
-_BATCH_ROWS = 8192
 
 
 def export_flatgeobuf(table: ObjectTable, path: Path) -> None:
@@ -24,8 +23,8 @@ def export_flatgeobuf(table: ObjectTable, path: Path) -> None:
 
     Memory bound
     ------------
-    One batch, and what GDAL keeps for the index: about 100 bytes an object. GDAL writes all features to a second file
-    beside it first, and sorts them into this one.
+    One batch, and what GDAL holds: at most 100 bytes an object for the index, and a buffer of 100 MiB when it sorts
+    the features, which it has written to a second file beside it, into this one.
 
     Parameters
     ----------

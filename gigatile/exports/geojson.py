@@ -90,7 +90,7 @@ def _features(table: ObjectTable, batch: Any, move: Callable[[Any], Any] | None)
     if move is not None:
         shapes = shapely.transform(shapes, move)
     geometries = geojson_geometries(rounded(shapes, table.decimals if move is None else _WGS84_DECIMALS))
-    properties = _of_slide(table, batch) if table.metadata.crs is None else _of_scene(batch)
+    properties = _of_slide(table, batch) if table.metadata.transform is None else _of_scene(batch)
     for number, text, about in zip(batch.column("id").to_pylist(), geometries, properties, strict=True):
         yield {"type": "Feature", "id": number, "geometry": msgspec.Raw(text), "properties": about}
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from gigatile.errors import RunRefused
-from gigatile.exports.result import Colour, complete_document
-from gigatile.outputs.objects_schema import ObjectsMetadata
+from gigatile.errors import UsageError
+from gigatile.exports.class_polygons import class_polygons, named_classes, polygons_metadata
+from gigatile.exports.result import Colour, Result, complete_document
+from gigatile.outputs.objects_schema import ObjectsMetadata, arrow
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.objects import open_objects
+from gigatile.runs.objects import ObjectsFile, open_objects
 
 Geometries = np.ndarray[Any, np.dtype[np.object_]]
 _OTHER_COLOURS = (
@@ -69,43 +70,73 @@ class ObjectTable:
         return max(0, _PIXEL_DECIMALS - int(np.floor(np.log10(side))))
 
 
-def object_table(directory: str) -> ObjectTable:
-    """The objects of a run.
+def object_table(directory: str, classes: Sequence[str] = ()) -> ObjectTable:
+    """The objects of a run, or the polygons of its class map.
 
     Parameters
     ----------
     directory : str
         A path or URL.
+    classes : sequence of str
+        Names or numbers of those that are wanted; none: all.
 
     Raises
     ------
     RunRefused
-        There is no complete run in it, or it found no objects.
+        There is no complete run in it.
     UsageError
-        A package is missing.
+        A package is missing; there is no such class; the run is a segmentation that is no class map.
     BlockError, StorageError
         The table cannot be read.
     """
     run = RunDirectory.at(directory, durable=False)
     document = complete_document(run)
+    image = str(document["input"]["path"]).replace("\\", "/").rstrip("/").rpartition("/")[2]
     if document["plan"].get("task", "segment") == "segment":
-        raise RunRefused(
-            run.name,
-            expected="objects, of a run with --task detect or instances",
-            found="a class map or channels",
-            fix="Polygons of class maps are not available yet; --to cog, ome-tiff or ome-zarr-0.4 hold pixels.",
-        )
+        return _class_map(Result.of(directory), image, classes)
     file = open_objects(directory)
-    path = str(document["input"]["path"])
+    numbers = _class_numbers(file, classes)
     return ObjectTable(
         where=file.where,
-        image=path.replace("\\", "/").rstrip("/").rpartition("/")[2],
+        image=image,
         metadata=file.metadata,
         schema=file.schema.remove_metadata(),
         geometry_types=file.geometry_types,
         oversized=file.counts.oversized,
-        batches=file.batches,
+        batches=(lambda: _of_classes(file.batches(), numbers)) if numbers else file.batches,
     )
+
+
+def _class_map(result: Result, image: str, classes: Sequence[str]) -> ObjectTable:
+    schema = class_polygons(result)[0]  # refuses what is no class map, before classes are looked up
+    numbers = named_classes(result, classes)
+    return ObjectTable(
+        where=result.store.name,
+        image=image,
+        metadata=polygons_metadata(result),
+        schema=schema,
+        geometry_types=("Polygon",),
+        oversized=0,
+        batches=lambda: class_polygons(result, numbers)[1],
+    )
+
+
+def _class_numbers(file: ObjectsFile, words: Sequence[str]) -> tuple[int, ...]:
+    """Classes of a table by their names or numbers."""
+    names = file.metadata.class_names
+    unknown = [word for word in words if word not in names and not word.isdecimal()]
+    if unknown:
+        listed = f"names ({', '.join(names)}) or numbers" if names else "numbers"
+        raise UsageError("--classes", expected=listed, found=unknown[0])
+    return tuple(dict.fromkeys(names.index(word) if word in names else int(word) for word in words))
+
+
+def _of_classes(batches: Iterator[Any], numbers: Sequence[int]) -> Iterator[Any]:
+    import pyarrow.compute as pc
+
+    wanted = arrow().array(numbers, arrow().int32())
+    for batch in batches:
+        yield batch.filter(pc.is_in(batch.column("class"), wanted))
 
 
 def shapes_of(batch: Any) -> Geometries:

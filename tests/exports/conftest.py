@@ -64,6 +64,17 @@ def raw(folder):
 
 
 @pytest.fixture(scope="session")
+def fields(folder):
+    """Classes of a scene, and of a slide, of squares of 16 pixels: few polygons."""
+    pixels = noise((39, 44), seed=3).repeat(16, 0).repeat(16, 1)[:610, :700]
+    path = write_scene(folder / "fields.tif", pixels)
+    tifffile.imwrite(folder / "squares.tif", pixels, tile=(64, 64), photometric="rgb")
+    assert run_small(gt.open(path), model(), folder / "fields", TILING).complete
+    assert run_small(gt.open(folder / "squares.tif"), model(), folder / "squares", TILING).complete
+    return {"scene": folder / "fields", "slide": folder / "squares"}
+
+
+@pytest.fixture(scope="session")
 def cells(folder, slide):
     """A run directory with instances of a slide: outlines with holes and parts, measured; class 2 has no name."""
     about = ObjectsMetadata("instances", (610, 700), OBJECT_NAMES, OBJECT_COLOURS, PixelSize(0.25, 0.5))

@@ -7,10 +7,13 @@ import geopandas
 import obstore
 import pytest
 import rasterio
+import shapely
+import zarr
 
 from gigatile.cli import export as command
 from gigatile.cli.main import main
 from gigatile.exports.export import FORMATS, OBJECT_FORMATS
+from tests.exports.samples import NAMES, UTM
 from tests.object_store import object_store
 from tests.small_runs import cli, tree
 
@@ -68,6 +71,78 @@ def test_the_table_of_the_run_is_never_replaced(ships, capsys):
     before = (ships / "objects.parquet").read_bytes()
     assert "one inside it" in refused(capsys, ships, "--to", "geoparquet", "-o", ships / "objects.parquet")
     assert (ships / "objects.parquet").read_bytes() == before
+
+
+def rasterised(frame, shape, transform):
+    """The classes of polygons as pixels, 255 where there are none; by GDAL."""
+    from rasterio.features import rasterize
+
+    pairs = zip(frame.geometry, frame["class"], strict=True)
+    return rasterize(pairs, shape, fill=255, transform=transform, dtype="uint8")
+
+
+@pytest.mark.parametrize("kind", ["geoparquet", "flatgeobuf"])
+def test_a_class_map_becomes_polygons_of_the_same_pixels(kind, fields, tmp_path):
+    path = tmp_path / f"map{OBJECT_FORMATS[kind].suffix}"
+    assert main(["export", str(fields["scene"]), "--to", kind, "-o", str(path)]) == 0
+    read = geopandas.read_parquet if kind == "geoparquet" else geopandas.read_file
+    frame = read(path)
+    assert frame.crs.to_epsg() == 32633
+    classes = zarr.open_array(fields["scene"] / "prediction.zarr" / "0", mode="r")
+    assert (rasterised(frame, classes.shape, rasterio.Affine(*UTM)) == classes[:]).all()
+
+
+def test_a_class_map_of_a_slide_is_annotations_for_qupath(fields, tmp_path):
+    path = tmp_path / "map.geojson"
+    assert main(["export", str(fields["slide"]), "--to", "geojson", "-o", str(path), "--classes", "bright,nöne"]) == 0
+    features = json.loads(path.read_text())["features"]
+    assert {each["properties"]["objectType"] for each in features} == {"annotation"}
+    classes = {each["properties"]["classification"]["name"]: each["properties"]["classification"] for each in features}
+    assert classes[NAMES[1]] == {"name": NAMES[1], "color": [255, 136, 0]}
+    assert set(classes) <= {"bright", "nöne"}
+    frame = geopandas.GeoDataFrame(
+        {"class": [NAMES.index(each["properties"]["classification"]["name"]) for each in features]},
+        geometry=[shapely.geometry.shape(each["geometry"]) for each in features],
+    )
+    truth = zarr.open_array(fields["slide"] / "prediction.zarr" / "0", mode="r")[:]
+    truth[(truth != 1) & (truth != 3)] = 255
+    assert (rasterised(frame, truth.shape, rasterio.Affine.identity()) == truth).all()
+
+
+@pytest.mark.parametrize("words", ["bright", "1", "1,bright"])
+def test_classes_are_chosen_by_name_or_number(words, fields, tmp_path):
+    path = tmp_path / "map.parquet"
+    assert main(["export", str(fields["scene"]), "--to", "geoparquet", "-o", str(path), "--classes", words]) == 0
+    frame = geopandas.read_parquet(path)
+    truth = zarr.open_array(fields["scene"] / "prediction.zarr" / "0", mode="r")[:]
+    assert ((rasterised(frame, truth.shape, rasterio.Affine(*UTM)) == 1) == (truth == 1)).all()
+    assert set(frame["class"]) == {1}
+
+
+def test_classes_of_objects_are_chosen_and_keep_their_ids(ships, tmp_path):
+    path = tmp_path / "ships.parquet"
+    assert main(["export", str(ships), "--to", "geoparquet", "-o", str(path), "--classes", "cell,2"]) == 0
+    rows = geopandas.read_parquet(ships / "objects.parquet")
+    assert geopandas.read_parquet(path)["id"].tolist() == rows[rows["class"] != 1]["id"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "told"),
+    [
+        ("csv", "water", "expected names (cell, odd"),
+        ("csv", "a,,b", "a comma between"),
+        ("cog", "1", "--classes: expected a format of objects, found --to cog"),
+    ],
+)
+def test_classes_that_cannot_be_are_told(kind, words, told, ships, capsys):
+    line = (ships, "--to", kind, "-o", ships.parent / "none", "--classes", words)
+    assert told in refused(capsys, *line)
+    assert not line[4].exists()
+
+
+def test_probabilities_are_no_polygons(probabilities, tmp_path, capsys):
+    told = refused(capsys, probabilities, "--to", "geojson", "-o", tmp_path / "a.geojson")
+    assert "expected a class map, found probabilities" in told
 
 
 def test_dtype_is_for_pixels(ships, tmp_path, capsys):
