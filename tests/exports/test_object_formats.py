@@ -368,3 +368,23 @@ def test_colours_are_those_of_the_run(exported):
     seen = {tuple(each["properties"]["classification"]["color"]) for each in document["features"]}
     assert {tuple(bytes.fromhex(colour[1:])) for colour in COLOURS} < seen
     assert len(seen) == 3
+
+
+def test_what_a_killed_export_left_is_removed(exported, tmp_path):
+    left = tmp_path / ".a.fgb.export.tmp"
+    left.mkdir()
+    (left / "objects.fgb").write_bytes(b"half of it")
+    (left / "a_temp.fgb").write_bytes(b"and what GDAL had beside it")
+    assert len(geopandas.read_file(exported("ships", "a.fgb"))) == 300
+    assert [path.name for path in tmp_path.iterdir()] == ["a.fgb"]
+
+
+def test_scenes_without_a_crs_are_no_slides(tmp_path):
+    nowhere = ObjectsMetadata("detect", (1000, 1000), NAMES, transform=UTM)
+    rows = table(shapes(20, 600), nowhere, measured=False)
+    export_geojson(of_rows(rows, nowhere), tmp_path / "a.geojson")
+    document = json.loads((tmp_path / "a.geojson").read_text())
+    assert "crs" not in document
+    assert "class_name" in document["features"][0]["properties"]
+    found = [shapely.geometry.shape(each["geometry"]) for each in document["features"]]
+    assert equal_shapes(found, geometry_of(rows))
