@@ -109,7 +109,7 @@ class Instances:
     def __str__(self) -> str:
         numbers = {} if self.method is None else self.method.describe()
         name = numbers.pop("method", "labels of the model")
-        told = ", ".join(f"{key}={value}" for key, value in numbers.items())
+        told = ", ".join(f"{key}={value}" for key, value in numbers.items() if value not in (None, [], 0))
         agreed = f"one object above an {self.match} of {self.agreement.threshold:g} on what two cells see"
         return f"{name}{f' ({told})' if told else ''}; {agreed}"
 

@@ -29,7 +29,7 @@ from gigatile.plans.scales import ScaledPass, scaled_passes
 from gigatile.plans.stages import Stage, Task, stages_of
 from gigatile.selections.selection import Selection
 from gigatile.tiling.tiling import Blocks, Grid, Tiling, chunk_side
-from gigatile.units import PixelSize, format_bytes, format_seconds
+from gigatile.units import PixelSize
 
 LABELS = np.dtype(np.uint32)
 """Of instances in the result."""
@@ -302,89 +302,9 @@ class Plan:
         }
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<12}{text}" for name, text in self._lines())
+        from gigatile.plans.table import lines
 
-    def _lines(self) -> list[tuple[str, str]]:
-        tiling, memory = self.tiling, self.memory
-        height, width = self.image.grid_shape
-        rows, cols = self.grid.y.count, self.grid.x.count
-        bits = "last bits depend on the batch" if self.batch_changes_bits else "bits do not depend on it"
-        source = self.image.levels[self.image.level]
-        kept = "" if self.selection is None else ", less those where nothing is kept"
-        some = "" if self.selection is None else f", {self.kept_blocks.sum()} of them kept,"
-        lines = [
-            (
-                "image",
-                f"{self.image.info.path}  {self._where_from()}, {height} x {width} px, {self.image.dtype}",
-            ),
-            ("channels", ", ".join(self.image.channels)),
-            (
-                "model",
-                f"{self.model.model.name} on {self.model.model.device}, {self.trial.channels_out} channels out",
-            ),
-            (
-                "tiles",
-                f"{self.share.tiles} ({rows} x {cols}{kept}) of {tiling.tile_yx[0]} x {tiling.tile_yx[1]} px, "
-                f"overlap {tiling.overlap}, margin {tiling.margin}, blend {tiling.blend}, border {tiling.border}"
-                + (" of the valid pixels" if tiling.border_of == "footprint" else ""),
-            ),
-            ("overlap", self.choice.text),
-            *self._scale_lines(),
-            *([] if self.finding is None else [("objects", self._objects())]),
-            (
-                "blocks",
-                f"{self.blocks.count}{some} of {self.block[0]} x {self.block[1]} px (shards), "
-                f"chunks of {self.chunk[0]} x {self.chunk[1]} px",
-            ),
-            (
-                "inference",
-                f"{self.tiles_inferred} tiles, overcompute {self.overcompute:.2f}; batch {self.batch} ({bits})",
-            ),
-            (
-                "reads",
-                f"{source.unit_count} units, chunks of {source.chunks[0]} x {source.chunks[1]} px, "
-                f"each decoded about {memory.decoded_ratio:.2f} times",
-            ),
-            (
-                "writes",
-                self._writes(),
-            ),
-            ("time", f"{format_seconds(self.eta_seconds)} in the model, from one trial tile"),
-        ]
-        return lines + memory.lines()
-
-    def _objects(self) -> str:
-        found = f"boxes {self.model.boxes}, score from {self.model.score:g} on; " if self.task == "detect" else ""
-        return f"{found}{self.finding}"
-
-    def _writes(self) -> str:
-        if not self.layouts:
-            return "objects.parquet"
-        what = "labels" if self.rule is None else self.rule.output
-        array = (
-            f"{what} {self.layouts[0].dtype} in {len(self.layouts)} levels, "
-            f"{format_bytes(self.disk_bytes)} before compression"
-        )
-        return array if self.finding is None else f"{array}; objects.parquet"
-
-    def _where_from(self) -> str:
-        """The level, or the pixel size and the level that it is made from."""
-        image, level = self.image, f"level {self.image.level}"
-        if image.grid.is_level or image.pixel_size is None:
-            return level
-        size = image.pixel_size.scaled(*image.scale)
-        both = f"{size.y:g}" if np.isclose(size.y, size.x) else f"{size.y:g} x {size.x:g}"
-        return f"{both} {size.unit} a pixel from {level}, {'interpolated' if image.grid.upsamples else 'averaged'}"
-
-    def _scale_lines(self) -> list[tuple[str, str]]:
-        return [
-            (
-                f"scale {scaled.scale}",
-                f"{scaled.source.shape[0]} x {scaled.source.shape[1]} px from level {scaled.level}, "
-                f"{scaled.grid.tiles} tiles",
-            )
-            for scaled in self.passes
-        ]
+        return "\n".join(f"{name:<12}{text}" for name, text in lines(self))
 
 
 def fingerprint(described: Mapping[str, Any]) -> str:
