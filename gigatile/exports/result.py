@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from gigatile.errors import RunRefused
 from gigatile.images.info import Transform
@@ -34,8 +34,8 @@ class Result:
     """That of ``prediction.zarr``."""
     layouts: tuple[ArrayLayout, ...]
     """Its levels, finest first, each half as large as the one before."""
-    output: Output
-    """What the values mean."""
+    output: Output | Literal["labels"]
+    """What the values mean; labels are the numbers of objects."""
     multiscale: Mapping[str, Any]
     """NGFF metadata of the levels."""
     pixel_size: PixelSize | None
@@ -79,7 +79,7 @@ class Result:
         return cls(
             store=run.prediction,
             layouts=read_layouts(run.prediction),
-            output=document["plan"]["output"],
+            output=document["plan"].get("output", "labels"),
             multiscale=multiscale,
             pixel_size=_pixel_size(multiscale),
             crs=level.get("proj:code") or level.get("proj:wkt2"),
@@ -106,8 +106,8 @@ class Result:
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Name of each plane: of the class it is about, where that is known."""
-        if self.output == "classes":
-            return ("class",)
+        if self.output in ("classes", "labels"):
+            return ("class" if self.output == "classes" else "object",)
         if len(self.class_names) == self.channels:
             return self.class_names
         return tuple(f"channel {channel}" for channel in range(self.channels))
