@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gigatile.cli.inputs import check_run_directory
 from gigatile.cli.parser import Parser, add_debug, emit, say
-from gigatile.cli.values import Where, as_text, many, one_of
+from gigatile.cli.values import Where, as_text, many, one_of, positive
 from gigatile.errors import UsageError
 
 PIXELS = {
@@ -35,17 +35,18 @@ def main(argv: Sequence[str]) -> int:
     if arguments.dtype is not None:
         one_of("uint8")(arguments.dtype, Where("dtype"))
     classes = () if arguments.classes is None else many(as_text)(arguments.classes, Where("classes"))
+    tolerance = None if arguments.simplify is None else positive(arguments.simplify, Where("simplify"))
     directory_kind = check_run_directory(arguments.directory)
     from gigatile.exports.export import export_cohort, export_run
     from gigatile.exports.target import target_path
 
     path = target_path(arguments.output)
     if directory_kind == "run":
-        export_run(arguments.directory, kind, path, arguments.dtype, classes)
+        export_run(arguments.directory, kind, path, arguments.dtype, classes, tolerance=tolerance)
         emit(str(path))
         return 0
     failed = 0
-    for image in export_cohort(arguments.directory, kind, path, arguments.dtype, classes):
+    for image in export_cohort(arguments.directory, kind, path, arguments.dtype, classes, tolerance=tolerance):
         if image.problem:
             failed += 1
             say(f"{image.name}: not exported: {image.problem}")
@@ -67,5 +68,10 @@ def _parser() -> Parser:
     parser.add_argument("-o", dest="output", metavar="FILE", help="the file to write, replacing an earlier export")
     parser.add_argument("--dtype", metavar="uint8", help="probabilities as bytes: round(254 * p), 255 where invalid")
     parser.add_argument("--classes", metavar="A,B", help="only objects of these: names or numbers (default: all)")
+    parser.add_argument(
+        "--simplify",
+        metavar="PX",
+        help="polygons of class maps without details of less than PX x PX pixels; neighbours keep one edge",
+    )
     add_debug(parser)
     return parser

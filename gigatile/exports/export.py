@@ -56,7 +56,15 @@ class Exported:
     """Why there is no such file."""
 
 
-def export_run(directory: str, kind: str, path: Path, dtype: str | None, classes: Sequence[str] = ()) -> Exported:
+def export_run(
+    directory: str,
+    kind: str,
+    path: Path,
+    dtype: str | None,
+    classes: Sequence[str] = (),
+    *,
+    tolerance: float | None = None,
+) -> Exported:
     """Export the result of one run.
 
     Parameters
@@ -71,6 +79,8 @@ def export_run(directory: str, kind: str, path: Path, dtype: str | None, classes
         uint8 for probabilities as ``round(254 * p)``.
     classes : sequence of str
         Names or numbers of the classes whose objects or polygons are wanted; none: all.
+    tolerance : float, optional
+        Pixels of the result by which polygons of a class map are simplified.
 
     Raises
     ------
@@ -85,20 +95,27 @@ def export_run(directory: str, kind: str, path: Path, dtype: str | None, classes
     if any(place is not None and path.is_relative_to(place) for place in own):
         raise UsageError(str(path), expected="a place beside the result", found="one inside it", fix="Choose another.")
     if kind in FORMATS:
-        if classes:
-            raise UsageError("--classes", expected="a format of objects", found=f"--to {kind}", fix="Leave it out.")
+        for option, given in (("--classes", classes), ("--simplify", tolerance)):
+            if given:
+                raise UsageError(option, expected="a format of objects", found=f"--to {kind}", fix="Leave it out.")
         pixels: Writer = _function(FORMATS[kind])
         pixels(Result.of(directory), path, dtype)
     else:
         if dtype is not None:
             raise UsageError("--dtype", expected="a format of pixels", found=f"--to {kind}", fix="Leave it out.")
         objects: ObjectWriter = _function(OBJECT_FORMATS[kind])
-        objects(object_table(directory, classes), path)
+        objects(object_table(directory, classes, tolerance), path)
     return Exported("", path)
 
 
 def export_cohort(
-    directory: str, kind: str, folder: Path, dtype: str | None, classes: Sequence[str] = ()
+    directory: str,
+    kind: str,
+    folder: Path,
+    dtype: str | None,
+    classes: Sequence[str] = (),
+    *,
+    tolerance: float | None = None,
 ) -> Iterator[Exported]:
     """Export each image of a cohort to a file of its name in a folder, one after the other.
 
@@ -114,7 +131,7 @@ def export_cohort(
         path = folder / f"{row.name}{_ALL[kind].suffix}"
         problem = ""
         try:
-            export_run(store.where(row.name), kind, path, dtype, classes)
+            export_run(store.where(row.name), kind, path, dtype, classes, tolerance=tolerance)
         except (UsageError, BlockError) as error:
             problem = str(error)
         yield Exported(row.name, path, problem)

@@ -70,7 +70,7 @@ class ObjectTable:
         return max(0, _PIXEL_DECIMALS - int(np.floor(np.log10(side))))
 
 
-def object_table(directory: str, classes: Sequence[str] = ()) -> ObjectTable:
+def object_table(directory: str, classes: Sequence[str] = (), tolerance: float | None = None) -> ObjectTable:
     """The objects of a run, or the polygons of its class map.
 
     Parameters
@@ -79,13 +79,16 @@ def object_table(directory: str, classes: Sequence[str] = ()) -> ObjectTable:
         A path or URL.
     classes : sequence of str
         Names or numbers of those that are wanted; none: all.
+    tolerance : float, optional
+        Pixels by which polygons of a class map are simplified.
 
     Raises
     ------
     RunRefused
         There is no complete run in it.
     UsageError
-        A package is missing; there is no such class; the run is a segmentation that is no class map.
+        A package is missing; there is no such class; the run is a segmentation that is no class map; objects are to be
+        simplified.
     BlockError, StorageError
         The table cannot be read.
     """
@@ -93,7 +96,9 @@ def object_table(directory: str, classes: Sequence[str] = ()) -> ObjectTable:
     document = complete_document(run)
     image = str(document["input"]["path"]).replace("\\", "/").rstrip("/").rpartition("/")[2]
     if document["plan"].get("task", "segment") == "segment":
-        return _class_map(Result.of(directory), image, classes)
+        return _class_map(Result.of(directory), image, classes, tolerance)
+    if tolerance is not None:
+        raise UsageError("--simplify", expected="a class map", found="a table of objects", fix="Leave it out.")
     file = open_objects(directory)
     numbers = _class_numbers(file, classes)
     return ObjectTable(
@@ -107,8 +112,8 @@ def object_table(directory: str, classes: Sequence[str] = ()) -> ObjectTable:
     )
 
 
-def _class_map(result: Result, image: str, classes: Sequence[str]) -> ObjectTable:
-    schema = class_polygons(result)[0]  # refuses what is no class map, before classes are looked up
+def _class_map(result: Result, image: str, classes: Sequence[str], tolerance: float | None) -> ObjectTable:
+    schema = class_polygons(result, (), tolerance)[0]  # refuses what is no class map, before classes are looked up
     numbers = named_classes(result, classes)
     return ObjectTable(
         where=result.store.name,
@@ -117,7 +122,7 @@ def _class_map(result: Result, image: str, classes: Sequence[str]) -> ObjectTabl
         schema=schema,
         geometry_types=("Polygon",),
         oversized=0,
-        batches=lambda: class_polygons(result, numbers)[1],
+        batches=lambda: class_polygons(result, numbers, tolerance)[1],
     )
 
 

@@ -140,6 +140,30 @@ def test_classes_that_cannot_be_are_told(kind, words, told, ships, capsys):
     assert not line[4].exists()
 
 
+def test_simplified_polygons_have_fewer_vertices_and_still_share_edges(fields, tmp_path):
+    paths = tmp_path / "exact.parquet", tmp_path / "simple.parquet"
+    for path, words in zip(paths, ([], ["--simplify", "20"]), strict=True):
+        assert main(["export", str(fields["slide"]), "--to", "geoparquet", "-o", str(path), *words]) == 0
+    exact, simple = (geopandas.read_parquet(path) for path in paths)
+    assert simple["id"].tolist() == exact["id"].tolist()
+    assert shapely.coverage_is_valid(simple.geometry.to_numpy())
+    assert shapely.get_num_coordinates(simple.geometry).sum() < shapely.get_num_coordinates(exact.geometry).sum()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "told"),
+    [
+        ("csv", "2", "--simplify: expected a class map, found a table of objects"),
+        ("csv", "0", "a number above 0"),
+        ("cog", "2", "--simplify: expected a format of objects, found --to cog"),
+    ],
+)
+def test_what_cannot_be_simplified_is_told(kind, words, told, ships, capsys):
+    line = (ships, "--to", kind, "-o", ships.parent / "none", "--simplify", words)
+    assert told in refused(capsys, *line)
+    assert not line[4].exists()
+
+
 def test_probabilities_are_no_polygons(probabilities, tmp_path, capsys):
     told = refused(capsys, probabilities, "--to", "geojson", "-o", tmp_path / "a.geojson")
     assert "expected a class map, found probabilities" in told
