@@ -29,8 +29,8 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 Pairs = tuple[Rows, Rows]
 
-PIECE = 1 << 18
-"""Pairs at once: what belongs to them stays in the caches of a core, and within 60 MB where boxes are turned."""
+PIECE = 1 << 17
+"""Pairs at once: what belongs to them stays in the caches of a core, and within 40 MB where boxes are turned."""
 MOST_CELLS = 1 << 18
 """Along an axis; with 2^26 classes the numbers of cells still fit in 63 bits."""
 

@@ -1,6 +1,7 @@
 """Clusters are those of greedy NMS, and what becomes of them is what the four merges say."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -89,6 +90,23 @@ def test_a_crowd_of_ten_thousand_becomes_one():
     places = np.tile([0.0, 0.0, 40.0, 40.0], (10_000, 1)) + random.uniform(0, 2, (10_000, 4))
     crowd = Boxes(places, random.random(10_000).astype(np.float32), np.zeros(10_000, np.int32))
     assert (clusters(crowd, Matching()) == crowd.order()[0]).all()
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.95])
+@pytest.mark.parametrize("columns", [4, 5])
+def test_a_crowd_does_not_bring_the_memory_of_its_pairs(threshold, columns):
+    """4,000 boxes on one spot have 8 million pairs, 128 MB as two numbers each; few of them match at 0.95."""
+    random = np.random.default_rng(0)
+    places = np.concatenate([random.uniform(0, 6, (4000, 2)), random.uniform(30, 40, (4000, columns - 2))], axis=1)
+    crowd = Boxes(places, random.random(4000).astype(np.float32), np.zeros(4000, np.int32))
+    tracemalloc.start()
+    try:
+        kept = len(set(clusters(crowd, Matching("iou", threshold)).tolist()))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert kept < 20 if threshold == 0.5 else kept > 100
+    assert peak < 64e6
 
 
 # The numbers of obss/sahi tests/test_combine.py (MIT).

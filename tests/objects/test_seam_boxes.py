@@ -113,6 +113,20 @@ def test_no_more_is_held_than_reaches_the_next_row():
     assert len(seam.held) == 0
 
 
+def test_what_is_held_does_not_grow_with_the_image():
+    """Crowds on every seam: as many boxes wait in the twentieth row of blocks as in the second."""
+    seam, random, held = SeamBoxes(Merge("nms", Matching()), 4), np.random.default_rng(0), []
+    left = 0
+    for row in range(20):
+        corner = np.repeat(random.uniform(0, 1000, (30, 1)), 10, axis=0)
+        top = (row + 1) * 100 - random.uniform(10, 20, corner.shape)
+        places = np.concatenate([corner, top, corner + 30, top + 30], axis=1) + random.normal(0, 0.5, (300, 4))
+        left += len(seam.add(table(places.tolist()), (row + 1) * 100 - 25))
+        held.append(len(seam.held))
+    assert held == [300] * 20
+    assert 20 * 20 < left + len(seam.finish()) <= 20 * 30
+
+
 def test_rows_that_come_too_late_are_refused():
     seam = SeamBoxes(Merge("nms", Matching()), 4)
     seam.add(table([[0, 0, 8, 8]]), 10)
