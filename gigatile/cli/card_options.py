@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gigatile.cli.parser import say
+from gigatile.errors import ModelError
 
 if TYPE_CHECKING:
     from gigatile.models.card import ModelCard
 
 Colors = tuple[tuple[int, int, int], ...]
-_VALUES = ("scale", "mean", "std", "normalize", "activation", "output", "tile", "class_names")
+_VALUES = ("scale", "mean", "std", "normalize", "activation", "output", "boxes", "score", "tile", "class_names")
 """Options whose value may come from a card; bands, pixel size, and least overlap and margin are looked at when the
 image is open."""
 
@@ -47,6 +48,9 @@ def with_card(values: Mapping[str, Any], colors: Colors) -> Carded:
     card = find_card(values.get("model"))
     if card is None:
         return Carded(dict(values), colors, None)
+    if card.boxes and values.get("task") != "detect":
+        found = f"task {values.get('task', 'segment')}"
+        raise ModelError(card.where, expected="--task detect: its model finds objects", found=found)
     given = {name for name, value in values.items() if value is not None}
     card = card.under((*given, *(["class_colors"] if colors else [])))
     said = {name: getattr(card, name) for name in _VALUES}

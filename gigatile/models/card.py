@@ -61,6 +61,10 @@ class ModelCard:
     activation: Activation = "none"
     output: str = ""
     """``classes``, ``probabilities`` or ``raw``."""
+    boxes: str = ""
+    """Of a detector: what its numbers are, as `--boxes`."""
+    score: float | None = None
+    """Of a detector: least score of an object."""
     tile: tuple[int, int] | None = None
     """Height and width that the model was made for, in pixels."""
     one_pixel_a_tile: bool = False
@@ -121,6 +125,8 @@ class ModelCard:
             "normalize": self.normalize if self.normalize != "none" else "",
             "activation": self.activation if self.activation != "none" else "",
             "output": self.output,
+            "boxes": self.boxes,
+            "score": self.score,
             "tile": list(self.tile or ()),
             "one_pixel_a_tile": self.one_pixel_a_tile,
             "overlap": self.overlap_px,
@@ -142,6 +148,8 @@ _DISPLACED: tuple[tuple[str, str, Any], ...] = (
     ("std", "std", ()),
     ("activation", "activation", "none"),
     ("output", "output", ""),
+    ("boxes", "boxes", ""),
+    ("score", "score", None),
     ("tile", "tile", None),
     ("overlap", "overlap_px", 0),
     ("margin", "margin_px", 0),

@@ -99,11 +99,13 @@ def load_model(
         normalize or said.normalize,
         multiscale=parse_scales(multiscale),
     )
+    format = parse_boxes(said.boxes if boxes == "auto" and said.boxes else boxes)
+    score = said.score if score is None else score
     names = tuple(class_names if class_names is not None else said.class_names)
     if card is None:
-        return LoadedModel(_find(model, device), values, batch, names, boxes=parse_boxes(boxes), score=score)
+        return LoadedModel(_find(model, device), values, batch, names, boxes=format, score=score)
     loaded = LoadedModel(
-        _carded(card, device), values, batch, names, said.class_colors, card=said, boxes=parse_boxes(boxes), score=score
+        _carded(card, device), values, batch, names, said.class_colors, card=said, boxes=format, score=score
     )
     self_tested(replace(loaded, values=_values_of(card), card=card))
     return loaded

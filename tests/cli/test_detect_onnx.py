@@ -74,6 +74,24 @@ def test_a_file_that_is_not_recognised_is_refused_with_the_option_and_read_with_
     assert status["complete"]
 
 
+def test_a_file_of_deepness_runs_by_its_card_and_asks_for_its_task(tmp_path, picture, capsys):
+    words = {
+        "model_type": "Detector",
+        "det_type": "YOLO_v5_or_v7_default",
+        "det_conf": 0.5,
+        "class_names": {"0": "car"},
+    }
+    table = np.zeros((1, 200, 6))
+    table[0, 7:9] = [32, 32, 10, 20, 1, 0.9], [10, 10, 4, 4, 1, 0.4]
+    metadata = {key: json.dumps(value) for key, value in words.items()}
+    model = write_tables(tmp_path / "m.onnx", {"a": table}, image=(1, 3, 64, 64), metadata=metadata)
+    line = ["run", str(picture), "--model", str(model), "--overlap", "0", "-o", str(tmp_path / "o")]
+    assert main(line) == 2
+    assert "--task detect" in capsys.readouterr().err
+    assert main([*line, "--task", "detect"]) == 0
+    assert {(row["class_name"], round(row["score"], 3)) for row in objects(tmp_path / "o")} == {("car", 0.9)}
+
+
 def test_a_format_that_there_is_not_is_refused_before_anything_is_opened(tmp_path, capsys):
     words = ["run", str(tmp_path / "none.tif"), "--task", "detect", "--model", "m:f", "--boxes", "yolo3"]
     assert main([*words, "-o", str(tmp_path / "o")]) == 2

@@ -25,7 +25,16 @@ _KEYS = {
     *("standardization_mean", "standardization_std", "seg_thresh", "seg_small_segment", "reg_output_scaling"),
     *("det_conf", "det_iou_thresh", "det_type", "det_remove_overlap"),
 }
-_OUTPUTS = {"segmentor": "classes", "regressor": "raw", "superresolution": "raw"}
+_OUTPUTS = {"segmentor": "classes", "regressor": "raw", "superresolution": "raw", "detector": ""}
+_DETECTORS = {
+    "YOLO_v5_or_v7_default": "yolov5",
+    "YOLO_v6": "yolov5",
+    "YOLO_v9": "yolov8",
+    "YOLO_Ultralytics": "yolov8",
+    "YOLO_Ultralytics_segmentation": "yolov8",
+    "YOLO_Ultralytics_obb": "yolov8:obb",
+}
+"""``det_type`` in words of `--boxes`: ``detection_parameters.py`` of deepness, `DetectorType`."""
 METADATA_PROPS = 14
 """Field of ``ModelProto`` in onnx.proto; its entries have ``key`` as field 1 and ``value`` as field 2."""
 MOST_ENTRY_BYTES = 1 << 20
@@ -47,7 +56,8 @@ def onnx_card(path: Path) -> ModelCard | None:
     kind = fields.text("model_type", "Segmentor")
     output = _OUTPUTS.get(kind.lower())
     if output is None:
-        raise fields.refuse("model_type", "Segmentor, Regressor or Superresolution", "Others give no map of the image.")
+        known = "Segmentor, Regressor, Superresolution or Detector"
+        raise fields.refuse("model_type", known, "Others give neither a map of the image nor boxes.")
     scaling = Scaling(fields.where, 1 / 255)
     if fields.has("standardization_mean") and fields.has("standardization_std"):
         scaling = scaling.standard(fields.numbers("standardization_mean"), fields.numbers("standardization_std"))
@@ -61,6 +71,8 @@ def onnx_card(path: Path) -> ModelCard | None:
         mean=scaling.mean,
         std=scaling.std,
         output=output,
+        boxes="" if output else _boxes(fields),
+        score=fields.number("det_conf") if not output and fields.has("det_conf") else None,
         tile=None if tile is None else (tile, tile),
         overlap_px=_overlap(fields, tile),
         pixel_size=size / 100 if size > 0 else None,
@@ -69,6 +81,15 @@ def onnx_card(path: Path) -> ModelCard | None:
         class_names=_class_names(fields),
         notes=tuple(_notes(fields, tile)),
     )
+
+
+def _boxes(fields: Fields) -> str:
+    """What a detector's numbers are; the number of classes tells mask coefficients from them."""
+    kind = fields.text("det_type", "YOLO_v5_or_v7_default")
+    if kind not in _DETECTORS:
+        raise fields.refuse("det_type", f"one of {', '.join(_DETECTORS)}")
+    layout, count = _DETECTORS[kind], len(_class_names(fields))
+    return f"{layout}{',' if ':' in layout else ':'}classes={count}" if count else layout
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -192,5 +213,7 @@ def _notes(fields: Fields, tile: int | None) -> Iterator[str]:
         yield "seg_small_segment is not applied: small areas stay"
     if fields.number("reg_output_scaling", 1.0) != 1:
         yield f"reg_output_scaling {fields.number('reg_output_scaling'):g} is not applied: values are the model's own"
+    if fields.has("det_iou_thresh"):
+        yield f"det_iou_thresh {fields.number('det_iou_thresh'):g} is not applied: --match-threshold says it"
     if fields.has("standardization_mean") != fields.has("standardization_std"):
         yield "standardization_mean and _std count only together"

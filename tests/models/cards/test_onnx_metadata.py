@@ -81,6 +81,33 @@ def test_older_files_have_python_literals_and_nothing_of_them_is_run(tmp_path):
         find_card(segmentor(tmp_path, class_names="__import__('os').getcwd()"))
 
 
+DETECTOR = {"model_type": json.dumps("Detector"), "class_names": {"0": "car"}, "det_conf": 0.3, "det_iou_thresh": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("kind", "boxes"),
+    [
+        ("YOLO_v5_or_v7_default", "yolov5:classes=1"),
+        ("YOLO_Ultralytics", "yolov8:classes=1"),
+        ("YOLO_Ultralytics_obb", "yolov8:obb,classes=1"),
+    ],
+)
+def test_a_detector_says_what_its_numbers_are_and_which_score_counts(tmp_path, kind, boxes):
+    path = segmentor(tmp_path, **DETECTOR, det_type=kind)
+    card = find_card(path)
+    assert (card.boxes, card.score, card.output, card.class_names) == (boxes, 0.3, "", ("car",))
+    assert any("det_iou_thresh" in note for note in card.notes)
+    model = load_model(path)
+    assert (str(model.boxes), model.score) == (boxes, 0.3)
+    model = load_model(path, boxes="nms", score=0.5)
+    assert (str(model.boxes), model.score) == ("nms", 0.5)
+
+
+def test_a_detector_of_an_unknown_type_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(ModelError, match=r"det_type.*YOLO_Ultralytics"):
+        find_card(segmentor(tmp_path, **DETECTOR, det_type="YOLO_v99"))
+
+
 def test_what_is_not_carried_out_is_noted(tmp_path):
     words = {"seg_thresh": 0.7, "seg_small_segment": 9, "tiles_overlap": 10, "standardization_mean": [0, 0, 0]}
     notes = " ".join(find_card(segmentor(tmp_path, **words)).notes)
@@ -90,7 +117,7 @@ def test_what_is_not_carried_out_is_noted(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("model_type", json.dumps("Detector")),
+        ("model_type", json.dumps("Recognition")),
         ("class_names", {0: "a", 2: "c"}),
         ("resolution", json.dumps("fine")),
         ("tiles_size", 0.5),
