@@ -92,6 +92,7 @@ def object_table(directory: str, classes: Sequence[str] = (), tolerance: float |
     BlockError, StorageError
         The table cannot be read.
     """
+    _check_packages()
     run = RunDirectory.at(directory, durable=False)
     document = complete_document(run)
     image = str(document["input"]["path"]).replace("\\", "/").rstrip("/").rpartition("/")[2]
@@ -110,6 +111,20 @@ def object_table(directory: str, classes: Sequence[str] = (), tolerance: float |
         oversized=file.counts.oversized,
         batches=(lambda: _of_classes(file.batches(), numbers)) if numbers else file.batches,
     )
+
+
+def _check_packages() -> None:
+    """Refuse before anything is written: all formats but GeoParquet need shapes, too."""
+    arrow()
+    try:
+        import shapely  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "export",
+            expected="the optional package shapely, which knows polygons",
+            found=str(error),
+            fix="Type: pip install 'gigatile[objects]'",
+        ) from error
 
 
 def _class_map(result: Result, image: str, classes: Sequence[str], tolerance: float | None) -> ObjectTable:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import geopandas
 import obstore
@@ -167,6 +168,17 @@ def test_what_cannot_be_simplified_is_told(kind, words, told, ships, capsys):
 def test_probabilities_are_no_polygons(probabilities, tmp_path, capsys):
     told = refused(capsys, probabilities, "--to", "geojson", "-o", tmp_path / "a.geojson")
     assert "expected a class map, found probabilities" in told
+
+
+@pytest.mark.parametrize(
+    "case", [("pyarrow", "csv", "objects"), ("shapely", "coco", "objects"), ("pyogrio", "flatgeobuf", "geo")]
+)
+def test_what_is_not_installed_is_named(case, ships, tmp_path, capsys, monkeypatch):
+    module, kind, extra = case
+    monkeypatch.setitem(sys.modules, module, None)
+    told = refused(capsys, ships, "--to", kind, "-o", tmp_path / "a")
+    assert f"pip install 'gigatile[{extra}]'" in told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_dtype_is_for_pixels(ships, tmp_path, capsys):
