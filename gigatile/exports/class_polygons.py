@@ -219,9 +219,6 @@ def _rows(part: Regions, result: Result, before: int, schema: Any) -> Any:
         placed = shapely.transform(placed, lambda places: places * (x, y))
     transform = _level_0_transform(result)
     bounds = shapely.bounds(placed)
-    if transform is not None and transform[0] * transform[4] - transform[1] * transform[3] < 0:
-        # A transform that turns y over turns rings round as well.
-        placed = shapely.reverse(placed)
     geometry, bbox = geometry_columns(placed, transform)
     numbers = part.values - 1
     names = result.classes

@@ -201,7 +201,7 @@ def geometry_columns(geometries: np.ndarray[Any, Any], transform: Transform | No
     Parameters
     ----------
     geometries : ndarray of shapely geometries, shape (n,)
-        x and y in level-0 pixels.
+        x and y in level-0 pixels; shells counter-clockwise where y is taken to point up, as RFC 7946 wants them.
     transform : Transform or None
         See `ObjectsMetadata.transform`.
 
@@ -218,6 +218,9 @@ def geometry_columns(geometries: np.ndarray[Any, Any], transform: Transform | No
     if transform is not None:
         a, b, c, d, e, f = transform
         placed = shapely.transform(geometries, lambda xy: xy @ np.array([[a, d], [b, e]]) + np.array([c, f]))
+        if a * e - b * d < 0:
+            # A transform that turns y over turns rings round as well.
+            placed = shapely.reverse(placed)
     else:
         placed = geometries
     wkb = pa.array(shapely.to_wkb(placed), pa.binary())

@@ -209,3 +209,12 @@ def test_shapes_are_placed_by_the_whole_transform():
     x, y = shapely.get_coordinates(HOLE).T
     assert (shapely.get_coordinates(shape) == np.stack([2 * y + 100, 50 - 3 * x], axis=1)).all()
     assert bbox[0].as_py() == {"xmin": 100.0, "ymin": 23.0, "xmax": 118.0, "ymax": 50.0}
+
+
+@pytest.mark.parametrize(
+    "transform", [None, (10.0, 0.0, 500.0, 0.0, -10.0, 900.0), (10.0, 0.0, 500.0, 0.0, 10.0, 900.0)]
+)
+def test_shells_turn_as_rfc_7946_wants_whatever_the_transform(transform):
+    geometry, _ = geometry_columns(shapely.box([0, 4], [0, 4], [2, 9], [3, 8]), transform)
+    shells = shapely.get_exterior_ring(shapely.from_wkb(geometry.to_numpy(zero_copy_only=False)))
+    assert shapely.is_ccw(shells).all()
