@@ -12,7 +12,7 @@ import numpy as np
 from gigatile.errors import MemoryRefused, ModelError, UsageError
 from gigatile.machine import base_bytes
 from gigatile.models.model import LoadedModel, Model
-from gigatile.models.warmup import Trial, batch_changes_bits, try_detector, try_labels, try_model
+from gigatile.models.warmup import Trial, batch_changes_bits, batch_changes_boxes, try_detector, try_labels, try_model
 from gigatile.plans.finding import Detect, Finding, Instances
 from gigatile.plans.overlap import OverlapChoice, choose_carded, with_tile
 from gigatile.tiling.tiling import Tiling
@@ -87,8 +87,10 @@ def _detector(model: LoadedModel, tiling: Tiling, channels: int, batch: int, bud
     trial = Trial(0, np.dtype(np.float32), found.bytes_per_tile, found.seconds_per_tile)
     score = model.score if model.score is not None else 0.0 if found.boxes.layout in FINISHED else LEAST_SCORE
     model = replace(model, boxes=found.boxes, score=score)
-    # Its bits were not compared between batches: last batches are filled up.
-    return Tried(model, trial, _unblended(tiling), _UNPROBED, batch, batch > 1 and model.model.fixed_batch is None)
+    changes = batch > 1 and not model.model.calls_once and model.model.fixed_batch is None
+    what = ("bits of boxes", channels, tile, batch, str(model.boxes))
+    changes = changes and once(model, what, lambda: batch_changes_boxes(model, channels, tile, batch))
+    return Tried(model, trial, _unblended(tiling), _UNPROBED, batch, changes)
 
 
 def _labeller(model: LoadedModel, tiling: Tiling, channels: int, batch: int, budget: int) -> Tried:

@@ -30,13 +30,30 @@ def objects(folder):
 def test_a_file_of_ultralytics_needs_no_more_than_its_name(tmp_path, picture):
     """Format, class names and tile come from its metadata; sides are multiples of 32, as it wants."""
     model = write_bright_spots(tmp_path / "m.onnx", metadata=ultralytics(["square"], imgsz="[128, 128]"))
-    words = ["run", str(picture), "--task", "detect", "--model", str(model), "--overlap", "64", "--score", "0.9"]
-    assert main([*words, "-o", str(tmp_path / "out")]) == 0
+    words = [
+        "run",
+        str(picture),
+        "--model",
+        str(model),
+        "--overlap",
+        "64",
+        "--score",
+        "0.9",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert main([*words, "--task", "detect"]) == 0
     found = objects(tmp_path / "out")
     # Its boxes are of 16 px, around (16, 16) of each tile: what counts is one a bright tile, and the name.
     assert found
     assert {row["class_name"] for row in found} == {"square"}
     assert all(row["score"] == pytest.approx(1) for row in found)
+
+
+def test_a_detector_without_its_task_is_told_which(tmp_path, picture, capsys):
+    model = write_bright_spots(tmp_path / "m.onnx", metadata=ultralytics(["square"]))
+    assert main(["run", str(picture), "--model", str(model), "-o", str(tmp_path / "out")]) == 2
+    assert "expected --task detect" in capsys.readouterr().err
 
 
 def test_a_tile_that_is_no_multiple_is_refused_with_one_that_is(tmp_path, picture, capsys):
@@ -90,6 +107,16 @@ def test_a_file_of_deepness_runs_by_its_card_and_asks_for_its_task(tmp_path, pic
     assert "--task detect" in capsys.readouterr().err
     assert main([*line, "--task", "detect"]) == 0
     assert {(row["class_name"], round(row["score"], 3)) for row in objects(tmp_path / "o")} == {("car", 0.9)}
+
+
+def test_the_batch_does_not_change_the_objects(tmp_path, picture):
+    model = write_bright_spots(tmp_path / "m.onnx", metadata=ultralytics(["square"], imgsz="[64, 64]"))
+    words = ["run", str(picture), "--task", "detect", "--model", str(model), "--overlap", "0", "--score", "0.9"]
+    for batch in ("1", "3"):
+        assert main([*words, "--batch", batch, "-o", str(tmp_path / batch)]) == 0
+    # No two of them are in one tile.
+    assert len(objects(tmp_path / "1")) == len(CELLS)
+    assert objects(tmp_path / "1") == objects(tmp_path / "3")
 
 
 def test_a_format_that_there_is_not_is_refused_before_anything_is_opened(tmp_path, capsys):

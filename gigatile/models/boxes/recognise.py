@@ -77,7 +77,7 @@ def _single(frame: Frame, found: Array, said: Exported | None) -> str:
         return f"yolov5:classes={names}" if 0 < names <= last - 5 else "yolov5"
     if last >= 6 and first in counts:
         return "yolox:decoded" if _in_place(found) else "yolox"
-    if last in counts or (task and first < last):
+    if last in counts or (task and first < last) or (task and first == 4 + names + (task == "obb")):
         return _yolov8(first, names, task)
     if last == 6 or (names and last > 6 and task not in ("", "obb")):
         return "nms"

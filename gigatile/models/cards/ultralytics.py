@@ -81,6 +81,8 @@ def ultralytics_card(path: Path, metadata: Mapping[str, str]) -> ModelCard | Non
         model=path,
         name=said.description.strip(),
         scale=1 / 255,
+        # What exactly, its outputs say.
+        boxes="auto",
         tile=said.imgsz,
         dtype="uint8",
         class_names=said.names,

@@ -331,6 +331,7 @@ GRID = np.arange(A)[:, None] * 8.0
             "yolov8:classes=3",
         ),
         ({"output0": np.zeros((1, 8, A))}, ultralytics("abc", "obb"), "yolov8:obb,classes=3"),
+        ({"output0": np.zeros((1, 7, 4))}, ultralytics("abc"), "yolov8:classes=3"),
         ({"output0": np.zeros((1, 300, 6))}, ultralytics("ab"), "nms"),
         ({"output0": np.zeros((1, 300, 6))}, {}, "nms"),
         ({"output0": np.zeros((1, 300, 7))}, ultralytics("abc", "obb"), "nms:obb"),
