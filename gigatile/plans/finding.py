@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 from gigatile.errors import UsageError
 from gigatile.objects.agreement import Agreement
 from gigatile.objects.cells import CellGrid
+from gigatile.objects.looks import TileLooks
 from gigatile.objects.match import Among, Matching, Measure, default_matching
-from gigatile.objects.merge import Looks, Merge
+from gigatile.objects.merge import Merge
 from gigatile.objects.postprocess.method import Postprocess
 from gigatile.objects.postprocess.parse import parse_postprocess
 from gigatile.tiling.tiling import Grid, block_side
@@ -51,7 +52,7 @@ class Detect:
     def merging(self, grid: Grid, oriented: bool) -> Merge:
         """What becomes of those; for ``ownership`` within one tile."""
         reduction = "nms" if self.merge == "ownership" else self.merge
-        return Merge(reduction, self.matching(oriented), looking(grid))
+        return Merge(reduction, self.matching(oriented), TileLooks(grid))
 
     def describe(self) -> dict[str, Any]:
         """All that can change a value, as JSON."""
@@ -115,15 +116,3 @@ class Instances:
 
 
 Finding = Detect | Instances
-
-
-def looking(grid: Grid) -> Looks:
-    """Of places (k, 2), x and y in pixels, how many tiles see each."""
-    import numpy as np
-
-    def count(axis: Any, places: Any) -> Any:
-        last = np.minimum((places + axis.halo) // axis.step, axis.count - 1)
-        first = np.maximum((places + axis.halo - axis.tile) // axis.step + 1, 0)
-        return (last - first + 1).astype(np.int64)
-
-    return lambda centres: count(grid.x, centres[:, 0]) * count(grid.y, centres[:, 1])
