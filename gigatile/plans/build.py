@@ -19,6 +19,7 @@ from gigatile.models.model import LoadedModel
 from gigatile.models.values import check_dtype
 from gigatile.models.warmup import Trial
 from gigatile.objects.cells import CellGrid
+from gigatile.outputs.objects_schema import arrow, projjson
 from gigatile.outputs.rule import OutputRule, output_rule
 from gigatile.plans.finding import Finding, Instances
 from gigatile.plans.memory import Demand, MemoryPlan
@@ -85,6 +86,7 @@ def plan(
     model = load_model(model)
     if objects is not None:
         check_objects(output, dtype)
+        arrow()
     image = fitted_image(_opened(image), model.card)
     output = output or (model.card and model.card.output) or "classes"
     # Objects are never of a class "background".
@@ -92,6 +94,9 @@ def plan(
     if output == "raw":
         # "raw = no activation, the model's dtype"
         model = replace(model, values=replace(model.values, activation="none"))
+    if objects is not None and image.transform is not None:
+        # What the table will need; better told now.
+        projjson(image.crs)
     check_dtype(str(image.info.path), image.info.dtype)
     if not image.grid.is_level:
         model = replace(model, values=model.values.for_means_of(image.info.dtype))
