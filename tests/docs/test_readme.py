@@ -14,8 +14,15 @@ from gigatile.cli.main import main
 
 README = Path(__file__).parents[2] / "README.md"
 STAIN_PY = """
+import numpy as np
+
+
 def darkness(batch):
     return 1 - batch.mean(axis=1, keepdims=True)
+
+
+def dark_boxes(batch):
+    return [np.array([[10, 10, 30, 20, 1 - tile.mean(), 0]]) for tile in batch]
 """
 
 
@@ -75,8 +82,10 @@ def test_every_marked_command_succeeds(samples):
         program, *words = shlex.split(line)
         assert program == "gigatile", line
         assert main(words) == 0, line
-    for folder in ("result", "darkness", "nuclei"):
+    for folder in ("result", "darkness", "nuclei", "instances"):
         assert (samples / folder / "prediction.zarr" / "zarr.json").exists()
+    for folder in ("instances", "boxes"):
+        assert (samples / folder / "objects.parquet").exists()
 
 
 def test_the_python_blocks_run_one_after_the_other(samples):
