@@ -32,6 +32,7 @@ from gigatile.plans.finding import Detect
 from gigatile.plans.kept import Kept
 from gigatile.plans.plan import Plan
 from gigatile.storage.store import Store
+from gigatile.tiling.border import Border
 from gigatile.tiling.region import Region
 from gigatile.tiling.tiling import Grid
 
@@ -81,7 +82,7 @@ class FindBoxes:
 
     def _of_tile(self, row: int, col: int, result: Rows) -> Boxes:
         """The boxes of one tile in pixels of the grid; with ``ownership`` only its own."""
-        boxes = placed(result, self._plan.grid, row, col)
+        boxes = placed(result, self._plan.grid, row, col, self._plan.tiling.parsed_border)
         if self._finding.merge != "ownership" or not len(boxes):
             return boxes
         core = self._plan.grid.core(row, col)
@@ -149,12 +150,14 @@ def interior(region: Region, grid: Grid, reach_px: float) -> Box:
     return x0, y0, x1, y1
 
 
-def placed(rows: Rows, grid: Grid, row: int, col: int) -> Boxes:
+def placed(rows: Rows, grid: Grid, row: int, col: int, border: Border) -> Boxes:
     """What a detector gave for a tile, in pixels of the grid.
 
-    Boxes whose centre lies outside of the image are mirror images, or of nothing, and go. Axis-aligned boxes are cut at
-    what the tile sees of the image. Turned ones stay as they are; those whose diagonal is longer than the tile's
-    shorter side go: no tile can have seen them.
+    Boxes whose centre lies outside of the image are mirror images, or of nothing, and go; one that lies on the edge is
+    that of an object together with its mirror image. Where pixels of the edge are repeated beyond it, objects at the
+    edge are drawn out, and boxes stay that meet the image. Axis-aligned boxes are cut at what the tile sees of the
+    image. Turned ones stay as they are; those whose diagonal is longer than the tile's shorter side go: no tile can
+    have seen them.
 
     Parameters
     ----------
@@ -163,6 +166,8 @@ def placed(rows: Rows, grid: Grid, row: int, col: int) -> Boxes:
     grid : Grid
     row, col : int
         Of the tile.
+    border : Border
+        What the tile saw beyond the image.
     """
     top, left = grid.y.read(row)[0], grid.x.read(col)[0]
     height, width = grid.y.size, grid.x.size
@@ -170,7 +175,7 @@ def placed(rows: Rows, grid: Grid, row: int, col: int) -> Boxes:
     scores, classes = rows[:, -2].astype(np.float32), rows[:, -1].astype(np.int32)
     if rows.shape[1] == 7:
         places = rows[:, :5] + [left, top, 0, 0, 0]
-        inside = (places[:, 0] >= 0) & (places[:, 0] < width) & (places[:, 1] >= 0) & (places[:, 1] < height)
+        inside = (places[:, 0] >= 0) & (places[:, 0] <= width) & (places[:, 1] >= 0) & (places[:, 1] <= height)
         inside &= np.hypot(places[:, 2], places[:, 3]) <= min(grid.y.tile, grid.x.tile)
         # And not of a centre beside the tile, which would reach farther than anybody expects.
         y, x = places[:, 1] - top, places[:, 0] - left
@@ -178,7 +183,7 @@ def placed(rows: Rows, grid: Grid, row: int, col: int) -> Boxes:
     else:
         places = rows[:, :4] + [left, top, left, top]
         x, y = (places[:, 0] + places[:, 2]) / 2, (places[:, 1] + places[:, 3]) / 2
-        inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height) | (border.rule == "edge")
         sees = read_of(grid, row, col)
         np.clip(places[:, 0::2], sees.x0, sees.x1, out=places[:, 0::2])
         np.clip(places[:, 1::2], sees.y0, sees.y1, out=places[:, 1::2])

@@ -11,6 +11,7 @@ import numpy as np
 
 from gigatile.errors import BlockError
 from gigatile.objects.box_tables import HULL, from_table
+from gigatile.objects.boxes import Boxes
 from gigatile.outputs.objects_file import ObjectsWriter, geometry_columns, store_sink
 from gigatile.outputs.objects_schema import ORIENTED, ObjectsMetadata, objects_schema
 from gigatile.outputs.shard import ShardReceipt
@@ -80,15 +81,22 @@ def box_batch(table: Any, first: int, metadata: ObjectsMetadata, factors: tuple[
     if boxes.oriented:
         corners = boxes.corners * [fx, fy]
         shapes = shapely.polygons(np.concatenate([corners, corners[:, :1]], axis=1))
-        along, across = (axis * [fx, fy] for axis in boxes.axes)
-        sides = [np.hypot(*along.T) * boxes.places[:, 2], np.hypot(*across.T) * boxes.places[:, 3]]
-        angle = np.arctan2(along[:, 1], along[:, 0])
-        more = dict(zip(ORIENTED, [*(boxes.centres * [fx, fy]).T, *sides, angle], strict=True))
+        more = dict(zip(ORIENTED, [*(boxes.centres * [fx, fy]).T, *_turned(boxes, fx, fy)], strict=True))
     else:
         shapes, more = shapely.box(xmin, ymin, xmax, ymax), {}
     columns = dict(zip(HULL, (xmin, ymin, xmax, ymax), strict=True)) | more
     columns |= {"class": boxes.classes, "score": boxes.scores}
     return objects_batch(columns, first, metadata, shapes)
+
+
+def _turned(boxes: Boxes, fx: float, fy: float) -> tuple[Any, Any, Any]:
+    """Sides and angle in level-0 pixels."""
+    width, height, angle = boxes.places[:, 2:].T
+    if fx == fy:
+        # To the bit what the detector said, not what becomes of it by way of sine and cosine.
+        return width * fx, height * fx, angle
+    along, across = (axis * [fx, fy] for axis in boxes.axes)
+    return np.hypot(*along.T) * width, np.hypot(*across.T) * height, np.arctan2(along[:, 1], along[:, 0])
 
 
 def objects_batch(columns: dict[str, Any], first: int, metadata: ObjectsMetadata, shapes: Any) -> Any:
