@@ -14,6 +14,13 @@ from gigatile.units import parse_bytes
 MIB = 2**20
 
 
+@pytest.fixture
+def steady(monkeypatch):
+    """What is resident does not change between two plans of a test, whatever earlier tests have left to be freed."""
+    for module in ("build", "trials"):
+        monkeypatch.setattr(f"gigatile.plans.{module}.base_bytes", lambda: 200 * MIB)
+
+
 @pytest.fixture(scope="module")
 def image():
     """Wide enough that its bands weigh something; read by no test."""
@@ -51,7 +58,7 @@ def test_a_refusal_says_what_there_is_what_it_takes_and_what_to_do(image, path):
     assert "--memory" in error.fix
 
 
-def test_the_tile_that_a_refusal_names_really_fits(image, path):
+def test_the_tile_that_a_refusal_names_really_fits(image, path, steady):
     base = gt.plan(image, path, gt.Tiling(64, 16), memory="16GiB").memory.parts["base"]
     # Enough for the process itself, not for a block of tiles of 1024.
     memory = base + 160 * MIB
@@ -64,7 +71,7 @@ def test_the_tile_that_a_refusal_names_really_fits(image, path):
     assert plan.memory.projected_bytes <= memory
 
 
-def test_with_the_memory_that_a_refusal_asks_for_it_is_not_refused(image, path):
+def test_with_the_memory_that_a_refusal_asks_for_it_is_not_refused(image, path, steady):
     asked = gt.Tiling(512, 128, block=1536)
     with pytest.raises(MemoryRefused) as caught:
         gt.plan(image, path, asked, memory="240MiB")
