@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gigatile.engine.lazy import map_overlap as map_overlap
     from gigatile.engine.sliding import Stitcher as Stitcher
     from gigatile.engine.sliding import tiles as tiles
+    from gigatile.exports.label import label as label
     from gigatile.images.image import Image as Image
     from gigatile.images.open import open as open
     from gigatile.models.load import load_model as load_model
@@ -36,6 +37,7 @@ _HOME = {
     "Result": "gigatile.runs.runner",
     "Stitcher": "gigatile.engine.sliding",
     "Tiling": "gigatile.tiling.tiling",
+    "label": "gigatile.exports.label",
     "load_model": "gigatile.models.load",
     "map_overlap": "gigatile.engine.lazy",
     "open": "gigatile.images.open",

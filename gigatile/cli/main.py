@@ -22,10 +22,11 @@ COMMANDS = {
     "status": "how far the run in a directory is",
     "verify": "whether everything a run wrote is there and unharmed",
     "export": "the result as a file for QuPath, QGIS and other programs",
+    "label": "the connected components of a mask of any size, each with its number",
     "pipelines": "the ready-made pipelines",
     "demo": "build a sample slide, run a pipeline over it, and show what came out",
 }
-LATER = ("label", "view")
+LATER = ("view",)
 """Commands of the contract that are not built yet."""
 
 
