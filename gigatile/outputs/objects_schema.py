@@ -97,8 +97,8 @@ class Counts:
 
 def measurement_columns(channels: Sequence[str]) -> tuple[str, ...]:
     """Columns of measured instances: area and centroid in level-0 pixels, then mean and standard deviation of the
-    stored values of each channel."""
-    each = (f"{what}_{channel}" for channel in channels for what in ("mean", "std"))
+    stored values of each channel; one that the model sees several times (``--channels 0,0,0``) is measured once."""
+    each = (f"{what}_{channel}" for channel in dict.fromkeys(channels) for what in ("mean", "std"))
     return ("area", "centroid_x", "centroid_y", *each)
 
 

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 import yaml
 
 import gigatile as gt
+from gigatile.cli.main import main as gigatile
 from gigatile.models.normalise import measure, parse_normalisation
 from gigatile.models.probe import measure as measured
 from gigatile.objects.postprocess.parse import parse_postprocess
@@ -140,3 +142,14 @@ def test_a_run_in_tiles_and_cells_gives_the_labels_of_the_whole_picture(pipeline
     assert count > 60
     assert int(found.max()) == count
     assert counted(found, whole, 0.99) == Counts(count, 0, 0, pytest.approx(count))
+
+
+def test_one_grey_channel_may_stand_for_all_three(tmp_path):
+    picture = synthetic("fluo", np.random.default_rng(4))
+    source, out = tmp_path / "grey.tif", tmp_path / "out"
+    tifffile.imwrite(source, picture.pixels[0], photometric="minisblack")
+    words = ["run", str(source), "--pipeline", str(FOLDER), "--channels", "0,0,0", "-o", str(out), "--progress", "none"]
+    assert gigatile(words) == 0
+    table = pq.read_table(out / "objects.parquet")
+    assert table.num_rows > 10
+    assert [name for name in table.column_names if name.startswith("mean_")] == ["mean_0"]
