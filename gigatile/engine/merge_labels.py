@@ -33,11 +33,8 @@ from gigatile.outputs.objects_schema import measurement_columns
 from gigatile.outputs.shard import ShardReceipt
 from gigatile.plans.finding import Instances
 from gigatile.plans.plan import LABELS, Plan
-from gigatile.plans.stages import NUMBERED
+from gigatile.plans.stages import IDS, NUMBERED
 from gigatile.storage.store import Store
-
-IDS = "ids.npy"
-"""Working and final ids of the labels of a block, uint64 (2, n), in its folder."""
 
 
 class MergeLabels:

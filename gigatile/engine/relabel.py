@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gigatile.engine.batches import Progress
-from gigatile.engine.merge_labels import IDS
 from gigatile.engine.parts import TableReader
 from gigatile.engine.record import BlockKey
 from gigatile.errors import BlockError
@@ -18,7 +17,7 @@ from gigatile.objects.label_rasters import unpacked
 from gigatile.objects.relabel import relabel
 from gigatile.outputs.shard import EMPTY_SHARD, ShardReceipt, ShardWriter
 from gigatile.plans.plan import LABELS, Plan
-from gigatile.plans.stages import PREDICTION
+from gigatile.plans.stages import IDS, PREDICTION
 from gigatile.storage.store import Store
 
 

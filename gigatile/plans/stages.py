@@ -24,6 +24,8 @@ Task = Literal["segment", "detect", "instances"]
 PREDICTION, PARTS, OBJECTS = "prediction.zarr", "parts", "objects.parquet"
 NUMBERED = f"{PARTS}/numbered"
 """Is there when the labels of all parts have their final numbers beside them."""
+IDS = "ids.npy"
+"""Those numbers: working and final ids of the labels of a block, uint64 (2, n), in its folder."""
 
 _NUMBER = "(0|[1-9][0-9]{0,9})"
 _SHARD = re.compile(f"{_NUMBER}/{_NUMBER}").fullmatch

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gigatile.ledger.state import DONE, EMPTY, LedgerState
-from gigatile.plans.stages import Stage
+from gigatile.plans.stages import IDS, NUMBERED, Stage
 from gigatile.storage.store import Store
 
 Mask = npt.NDArray[np.bool_]
@@ -53,3 +53,28 @@ def artifact_sizes(stage: Stage, store: Store) -> npt.NDArray[np.int64]:
         if place is not None:
             sizes[place] = max(sizes[place], 0) + entry.nbytes
     return sizes
+
+
+def lacks_numbers(todo: Mask, find: Stage, store: Store) -> bool:
+    """Whether some labels that are to be written have no final numbers beside their part.
+
+    Parameters
+    ----------
+    todo : ndarray of bool, shape (rows, cols)
+        Blocks that left a part, and whose labels are to be written.
+    find : Stage
+        That left the parts.
+    store : Store
+        The run directory.
+    """
+    if not todo.any():
+        return False
+    if store.size(NUMBERED) is None:
+        return True
+    lacking = todo.copy()
+    for entry in store.entries(find.prefix):
+        if entry.key.endswith(f"/{IDS}"):
+            place = find.place(entry.key.removesuffix(IDS) + "labels.parquet")
+            if place is not None:
+                lacking[place] = False
+    return bool(lacking.any())

@@ -24,13 +24,12 @@ from gigatile.executors.executor import Failure, Job, Outcome, Task
 from gigatile.executors.queue import Deaths, Policy, Queue, poison
 from gigatile.ledger.compaction import compact
 from gigatile.ledger.reader import LedgerReader
-from gigatile.ledger.state import FAILED, PENDING, LedgerState
+from gigatile.ledger.state import EMPTY, FAILED, PENDING, LedgerState
 from gigatile.ledger.writer import LedgerWriter
 from gigatile.models.shipping import Shipment, ship
 from gigatile.outputs.omezarr import create_result, is_complete, mark_complete
 from gigatile.plans.plan import Plan
-from gigatile.plans.stages import NUMBERED
-from gigatile.runs.artifacts import missing_artifacts
+from gigatile.runs.artifacts import lacks_numbers, missing_artifacts
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
 from gigatile.runs.keys import Keys
@@ -298,26 +297,25 @@ class RunWork:
     def _without_missing(self, state: LedgerState) -> LedgerState:
         """Make blocks pending whose artifact is gone, or of another size; their old records must not compete."""
         lost: list[BlockKey] = []
-        complete = True
+        needs_parts, unlabelled = False, np.zeros(self._grids[0], bool)
         for number in reversed(range(len(self._grids))):
             kind = self.plan.stages[number].kind
-            if complete and kind == "find":
-                # Parts are for the stages after it: where those are there, parts may be gone.
+            if kind == "find" and not needs_parts:
+                # Parts are for the two stages after it: where those are there, parts may be gone.
                 break
             missing = self._missing(state, number)
-            if kind == "merge" and not complete:
-                # The labels to come need the numbers that it gives.
-                missing |= not self._is_numbered()
+            if kind == "merge" and self.plan.task == "instances":
+                with_parts = unlabelled & (state.status(0) != EMPTY)
+                missing |= lacks_numbers(with_parts, self.plan.stages[0], self.directory.store)
             lost += [BlockKey(number, int(row), int(col)) for row, col in np.argwhere(missing)]
-            complete &= not missing.any() and not state.pending(number).any()
+            todo = missing | state.pending(number)
+            if kind == "labels":
+                unlabelled = todo
+            needs_parts |= kind in {"merge", "labels"} and bool(todo.any())
         if not lost:
             return state
         self._ledger.revoke_all(self._reader.identities(lost), "damaged")
         return self._reader.refresh()
-
-    def _is_numbered(self) -> bool:
-        """Whether every label that was found has its final number."""
-        return self.plan.task != "instances" or self.directory.store.size(NUMBERED) is not None
 
     def _check_there(self, state: LedgerState) -> None:
         """See that what was reported is there.
