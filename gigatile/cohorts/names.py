@@ -23,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
-from gigatile.images.places import stack_parts
+from gigatile.images.places import SAFE, stack_parts
 from gigatile.storage.url import WEB_SCHEMES, redacted
 
 READABLE = (
@@ -36,7 +36,7 @@ READABLE = (
 ZARR = (".ome.zarr", ".zarr")
 _OTHERS = (
     ".czi", ".vms", ".vmu", ".vsi", ".ets", ".vrt", ".dcm", ".nd2", ".lif", ".isyntax",
-    ".img", ".nc", ".h5", ".hdf5",
+    ".img", ".nc", ".h5", ".hdf5", SAFE, ".json", ".geojson",
 )  # fmt: skip
 _SUFFIXES = tuple(sorted((*READABLE, *ZARR, *_OTHERS), key=len, reverse=True))
 _RESERVED_BY_US = {

@@ -1,8 +1,9 @@
 """Files that a pattern stands for, and the images in a folder; one listing a folder (and one of each folder in it, for
 DICOM), no look at any file.
 
-Zarr directories and the directories of runs are not searched by ``**``: there may be millions of chunks in them, and
-results are no inputs. It does not follow links to directories either, which may lead in circles; ``*`` does.
+Zarr directories, SAFE products and the directories of runs are not searched by ``**``: there may be millions of chunks
+in them, and results are no inputs. It does not follow links to directories either, which may lead in circles; ``*``
+does.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from gigatile.cohorts.names import READABLE, ZARR, has_suffix
 from gigatile.errors import ImageError
+from gigatile.images.places import SAFE, is_safe
 
 _MAGIC = re.compile(r"[*?\[]")
 _ZARR_MARKERS = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
@@ -34,9 +36,9 @@ def spells_suffix(pattern: str) -> bool:
 
 
 def is_one_image(path: str) -> bool:
-    """Whether a directory is one image: a Zarr by its name or its metadata, or the DICOM files of a slide."""
+    """Whether a directory is one image: a Zarr or SAFE product by name or metadata, or the DICOM files of a slide."""
     is_zarr = has_suffix(path.rstrip("/"), ZARR) or any(Path(path, name).exists() for name in _ZARR_MARKERS)
-    return is_zarr or _is_slide(path)
+    return is_zarr or is_safe(path) or _is_slide(path)
 
 
 def _is_slide(folder: str) -> bool:
@@ -98,7 +100,7 @@ def matches(pattern: str) -> tuple[list[str], list[str]]:
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
     if entry.is_dir():
-        return has_suffix(entry.name, ZARR) or _is_slide(entry.path)
+        return has_suffix(entry.name, ZARR) or is_safe(entry.path) or _is_slide(entry.path)
     return has_suffix(entry.name, READABLE) and _may_be_read(entry)
 
 
@@ -138,7 +140,7 @@ def _anywhere(folder: str, rest: list[str]) -> Iterator[tuple[str, bool]]:
     yield from _below(folder, rest)
     for entry in entries:
         hidden = entry.name.startswith(".")
-        if not hidden and entry.is_dir(follow_symlinks=False) and not has_suffix(entry.name, ZARR):
+        if not hidden and entry.is_dir(follow_symlinks=False) and not has_suffix(entry.name, (*ZARR, SAFE)):
             yield from _anywhere(_joined(folder, entry.name), rest)
 
 

@@ -58,7 +58,7 @@ class ImageInfo:
     path: str
     """Where it is: a path, or a URL without secrets; ``<array>`` for data in memory."""
     format: str
-    """`svs`, `ome-tiff`, `geotiff`, `tiff`, `ome-zarr`, `zarr`, `numpy`, `dask`."""
+    """`svs`, `ome-tiff`, `geotiff`, `tiff`, `ome-zarr`, `zarr`, `stack`, `safe`, `stac`, `numpy`, `dask` ..."""
     dtype: np.dtype[Any]
     """dtype of the stored pixels."""
     channels: tuple[str, ...]

@@ -16,8 +16,8 @@ from gigatile.images.info import Source
 from gigatile.images.memory import ArraySource, DaskSource
 from gigatile.images.optional import NeedsReader
 from gigatile.images.picture import JPEG_MAGIC, PNG_MAGIC, PictureSource
-from gigatile.images.places import stack_parts
-from gigatile.images.stack import StackSource
+from gigatile.images.places import is_safe, stack_parts
+from gigatile.images.stack import StackSource, open_scene
 from gigatile.storage.files import is_prefix, open_bytes
 from gigatile.storage.url import scheme_of
 
@@ -29,6 +29,7 @@ _NOT_YET = (
     (b"\x93NUMPY", "a numpy file (in Python: `gigatile.open(numpy.load(path))`)"),
 )
 """First bytes of formats that need an optional reader or a conversion."""
+STAC_SUFFIXES = (".json", ".geojson")
 _BY_OPENSLIDE = (".mrxs", ".vms", ".vmu", ".svslide")
 """Slides whose first bytes are those of something else, because the file is only an index or a thumbnail."""
 _NOT_YET_SUFFIXES = {".vsi": "Olympus VSI"}
@@ -46,7 +47,8 @@ def open(target: str | Path | Any, *, axes: str | None = None) -> Image:
     target : str, Path, numpy or dask array
         A TIFF of any kind, a PNG or JPEG, the directory of a Zarr array or OME-Zarr image: a path or a URL
         (``s3://``, ``gs://``, ``az://``, ``https://``); the path of what GDAL reads (with ``gigatile[gdal]``);
-        several of these with ``+`` between them, whose channels are stacked on the grid of the finest; or an array.
+        several of these with ``+`` between them, whose channels are stacked on the grid of the finest; a SAFE folder of
+        Sentinel-2 or the JSON file of a STAC item, whose bands are stacked so; or an array.
     axes : str, optional
         For arrays and Zarr: ``"yx"``, ``"cyx"``, ``"yxc"``; other formats say it themselves.
 
@@ -92,7 +94,32 @@ def open_source(target: str | Path | Any, axes: str | None = None) -> Source:
     path = Path(place.removeprefix("file://"))
     if not path.exists():
         raise _missing(str(path))
-    return _open_directory(path, axes) if path.is_dir() else _open_file(str(path), axes)
+    if path.is_dir():
+        return _open_directory(path, axes)
+    return _open_item(path, axes) if _is_json(path) else _open_file(str(path), axes)
+
+
+def _is_json(path: Path) -> bool:
+    """Whether it may be a STAC item. Its suffix counts, too: pixels without a header may begin with anything."""
+    if path.suffix.lower() not in STAC_SUFFIXES or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+
+
+def _open_item(path: Path, axes: str | None) -> Source:
+    from gigatile.images.stac import stac_scene
+
+    if axes is not None:
+        raise _no_axes(str(path), axes)
+    # Not open_source: an asset that is an item could lead in circles.
+    return open_scene(
+        stac_scene(path), lambda place: _open_url(place, None) if scheme_of(place) else _open_file(place, None)
+    )
+
+
+def _no_axes(name: str, axes: str) -> UsageError:
+    return UsageError(name, found=f"axes={axes!r}", expected="no axes: the file states its own")
 
 
 def _open_url(url: str, axes: str | None) -> Source:
@@ -110,6 +137,12 @@ def _open_url(url: str, axes: str | None) -> Source:
 def _open_directory(path: Path, axes: str | None) -> Source:
     from gigatile.images.zarr import ZarrSource
 
+    if is_safe(path):
+        from gigatile.images.safe import safe_scene
+
+        if axes is not None:
+            raise _no_axes(str(path), axes)
+        return open_scene(safe_scene(path), lambda place: _open_file(place, None))
     if not (path / "zarr.json").exists() and holds_dicom(path):
         from gigatile.images.dicom import DicomSource
 
@@ -130,7 +163,7 @@ def _open_file(place: str, axes: str | None) -> Source:
     file = open_bytes(place)
     name = file.name
     if axes is not None:
-        raise UsageError(name, found=f"axes={axes!r}", expected="no axes: the file states its own")
+        raise _no_axes(name, axes)
     head = file.read(0, min(file.size, 132))
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in _BY_OPENSLIDE:

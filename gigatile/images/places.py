@@ -6,12 +6,21 @@ from pathlib import Path
 
 from gigatile.storage.url import scheme_of
 
+SAFE = ".safe"
+"""How such directories end, in any case."""
+
 
 def absolute(place: str) -> str:
     """A place that means the same in another working directory; URLs do as they are, secrets included."""
     if scheme_of(place) == "file":
         place = place.removeprefix("file://")
     return place if scheme_of(place) else str(Path(place).absolute())
+
+
+def is_safe(folder: str | Path) -> bool:
+    """Whether a directory is a product of a Sentinel as it is delivered: by its name, or by its manifest."""
+    path = Path(folder)
+    return path.name.lower().endswith(SAFE) or (path / "manifest.safe").is_file()
 
 
 def stack_parts(text: str, folder: str = "") -> tuple[str, ...]:

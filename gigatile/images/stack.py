@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePosixPath
@@ -25,6 +25,7 @@ from gigatile.images.channels import distinct
 from gigatile.images.image import REFLECT, Image
 from gigatile.images.info import ImageInfo, Level, Source
 from gigatile.images.resample import FINEST_RATIO, ScaledGrid, level_factors, read_on_grid
+from gigatile.images.scene import Scene, StatedNodata
 from gigatile.tiling.region import Region
 from gigatile.tiling.scales import NEAR, sampling
 
@@ -111,7 +112,9 @@ class StackSource:
     Parameters
     ----------
     sources : sequence of Source
-        At least two, in the order of the channels, of one CRS and extent.
+        In the order of the channels, of one CRS and extent.
+    scene : Scene, optional
+        What they are together, where a folder or an item says it: gives path, format and channel names.
 
     Memory bound
     ------------
@@ -120,15 +123,18 @@ class StackSource:
     Raises
     ------
     ImageError
-        The files differ in CRS or extent.
+        The files differ in CRS or extent, or are not what the scene says.
     """
 
-    def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = tuple(sources)
+    def __init__(self, sources: Sequence[Source], scene: Scene | None = None) -> None:
+        self._sources, self._scene = tuple(sources), scene
         infos = [source.info for source in self._sources]
+        if scene is not None:
+            scene.check(tuple(infos))
         finest = min(range(len(infos)), key=lambda i: (_pixel(infos[i]), i))
         base = self._sources[finest]
-        names, notes = _names(infos), []
+        names = _names(infos) if scene is None else [name for file in scene.files for name in file.channels]
+        notes = [] if scene is None else list(scene.notes)
         parts = []
         for source in self._sources:
             step = _step(base.info, source.info)
@@ -142,8 +148,8 @@ class StackSource:
         dtype = np.result_type(*(info.dtype for info in infos))
         nodata, self._has_mask, said = _nodata(infos)
         self._info = ImageInfo(
-            path="+".join(info.path for info in infos),
-            format="stack",
+            path="+".join(info.path for info in infos) if scene is None else scene.path,
+            format="stack" if scene is None else scene.format,
             dtype=dtype,
             channels=distinct([*names, *(["mask"] if self._has_mask else [])]),
             levels=base.info.levels,
@@ -158,7 +164,7 @@ class StackSource:
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self._sources,)
+        return type(self), (self._sources, self._scene)
 
     @property
     def info(self) -> ImageInfo:
@@ -185,6 +191,27 @@ class StackSource:
         """Those of all files, in their order."""
         own = [source.identity() for source in self._sources]
         return {f"{i}_{key}": value for i, each in enumerate(own) for key, value in each.items()}
+
+
+def open_scene(scene: Scene, open_file: Callable[[str], Source]) -> StackSource:
+    """The files of a scene as one image.
+
+    Parameters
+    ----------
+    scene : Scene
+    open_file : callable
+        The reader for one of its places.
+
+    Raises
+    ------
+    ImageError
+        As for `StackSource`, or from a reader.
+    """
+    sources = []
+    for file in scene.files:
+        source = open_file(file.place)
+        sources.append(source if file.nodata is None else StatedNodata(source, file.nodata))
+    return StackSource(sources, scene)
 
 
 def _file(info: ImageInfo) -> str:

@@ -54,6 +54,8 @@ def here(tmp_path, monkeypatch):
         ("a.b.ndpi", "a.b"),
         ("a.ome.zarr", "a"),
         ("a.zarr", "a"),
+        ("S2A_MSIL2A_20230101.SAFE", "S2A_MSIL2A_20230101"),
+        ("scene.json", "scene"),
         ("a (1) b.tif", "a (1) b"),
         ("a.dat", "a.dat"),
         (".tif", ".tif"),
@@ -273,6 +275,26 @@ def test_a_folder_of_dicom_files_is_one_image_unless_there_are_other_images_in_i
     mixed = resolve_inputs(["slides/mixed"])
     assert ([entry.image for entry in mixed.entries], mixed.is_cohort) == (["slides/mixed/c.tif"], True)
     check_literal("slides/a")
+
+
+def test_a_safe_product_is_one_image_by_its_name_or_its_manifest(here):
+    band = "GRANULE/L2A/IMG_DATA/R10m/T31_B04_10m.jp2"
+    touch(here, f"in/a.SAFE/{band}", f"in/renamed/{band}", "in/renamed/manifest.safe", "in/c.tif", "in/other/x.txt")
+    for word in ("in/a.SAFE", "in/a.SAFE/", "in/renamed"):
+        single = resolve_inputs([word])
+        assert ([entry.image for entry in single.entries], single.is_cohort) == ([word], False)
+        check_literal(word)
+    for word in ("in", "in/*"):
+        assert names(resolve_inputs([word])) == {"in/a.SAFE": "a", "in/c.tif": "c", "in/renamed": "renamed"}
+    assert names(resolve_inputs(["**/*.SAFE"])) == {"in/a.SAFE": "a"}
+    assert f"in/a.SAFE/{band}" not in names(resolve_inputs(["**/*"]))
+    assert list(names(resolve_inputs(["in/a.SAFE/**/*_B04_10m.jp2"]))) == [f"in/a.SAFE/{band}"]
+
+
+def test_items_are_images_where_they_are_named(here):
+    touch(here, "in/a.json", "in/b.json", "in/c.tif")
+    assert names(resolve_inputs(["in/*.json"])) == {"in/a.json": "a", "in/b.json": "b"}
+    assert list(names(resolve_inputs(["in"]))) == ["in/c.tif"]
 
 
 def test_patterns_look_neither_into_zarrs_nor_into_results(here):
