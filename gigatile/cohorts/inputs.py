@@ -150,6 +150,9 @@ def check_literal(text: str) -> None:
     text = text.removeprefix("file://")
     path = Path(text)
     if path.is_dir() and not is_one_image(text):
+        result = path / "prediction.zarr"
+        if (path / "run.json").is_file() and result.is_dir():
+            raise UsageError(text, expected="one image", found="a run directory", fix=f"Give its result: {result}")
         raise UsageError(text, expected="one image", found="a directory", fix=one)
     if not path.exists():
         if has_magic(text):

@@ -27,7 +27,8 @@ def stack_parts(text: str, folder: str = "") -> tuple[str, ...]:
     """The files of ``a.tif+b.tif``; one, the text itself, where it is no stack.
 
     A ``+`` may be part of a name: what exists under its whole name is that file, and so is the shortest run of pieces
-    that does. Nothing is a stack of which no piece is a file or a URL.
+    that does. Spaces around a ``+`` do not count where no name has them. Nothing is a stack of which no piece is a file
+    or a URL.
 
     Parameters
     ----------
@@ -37,21 +38,24 @@ def stack_parts(text: str, folder: str = "") -> tuple[str, ...]:
         What paths are relative to; the working directory if empty.
     """
     pieces = text.split("+")
-    if len(pieces) == 1 or _exists(text, folder):
+    if len(pieces) == 1 or Path(folder, text).exists():
         return (text,)
     parts: list[str] = []
     while pieces:
         count = 1
-        if scheme_of(pieces[0]):
-            while count < len(pieces) and not scheme_of(pieces[count]) and not _exists(pieces[count], folder):
+        if scheme_of(pieces[0].strip()):
+            while count < len(pieces) and not scheme_of(pieces[count].strip()) and not _exists(pieces[count], folder):
                 count += 1
         else:
             found = (n for n in range(1, len(pieces) + 1) if _exists("+".join(pieces[:n]), folder))
             count = next(found, 1)
-        parts.append("+".join(pieces[:count]))
+        part = "+".join(pieces[:count])
+        parts.append(part if part and not scheme_of(part) and Path(folder, part).exists() else part.strip())
         del pieces[:count]
     return tuple(parts) if any(scheme_of(part) or _exists(part, folder) for part in parts) else (text,)
 
 
 def _exists(text: str, folder: str) -> bool:
-    return bool(text) and not scheme_of(text) and Path(folder, text).exists()
+    """Whether that is a file, as it stands or without the spaces around it."""
+    names = (name for name in (text, text.strip()) if name and not scheme_of(name))
+    return any(Path(folder, name).exists() for name in names)

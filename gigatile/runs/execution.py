@@ -33,7 +33,7 @@ from gigatile.runs.artifacts import lacks_numbers, missing_artifacts
 from gigatile.runs.directory import RunDirectory
 from gigatile.runs.job import BlockJob
 from gigatile.runs.keys import Keys
-from gigatile.runs.status import seam_map, totals
+from gigatile.runs.status import seam_map, tile_pixels, totals
 from gigatile.runs.versions import versions
 from gigatile.storage.store import Store
 
@@ -366,6 +366,7 @@ class RunWork:
         plan, model = self.plan, self.plan.model.model
         statistics = plan.model.values.statistics
         source_units = plan.image.levels[plan.image.level].unit_count
+        tile_px = tile_pixels(plan.tiling.tile_yx, plan.grid.shape, plan.image.grid_shape)
         self.directory.write(
             {
                 "complete": complete,
@@ -380,6 +381,7 @@ class RunWork:
                     "chunk": list(plan.chunk),
                     "levels": len(plan.layouts),
                     "shape": list(plan.grid.shape),
+                    "image_shape": list(plan.image.grid_shape),
                     "stages": [stage.kind for stage in plan.stages],
                     "blocks": plan.blocks.count,
                     "grid": list(plan.blocks.grid),
@@ -391,6 +393,6 @@ class RunWork:
                 "statistics": None if statistics is None else statistics.to_json(),
                 "versions": versions(),
                 "seam_map": seam_map(state, plan.blocks.grid),
-                **totals(state, plan.tiling.tile_yx, source_units, exact=plan.choice.exact),
+                **totals(state, tile_px, source_units, exact=plan.choice.exact),
             }
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -36,7 +36,7 @@ class Status:
     decoded_ratio: float | None
     """Source chunks decoded per chunk in the image; None before the first block."""
     overcompute: float | None
-    """Pixels inferred per pixel of the finished blocks; None before the first block."""
+    """Pixels inferred per pixel of the processing grid in the finished blocks; None before the first block."""
     peak_rss_bytes: int
     """Largest resident memory of any process of the run."""
     seconds: Mapping[str, float]
@@ -161,7 +161,9 @@ def status(directory: str | PathLike[str]) -> Status:
     tile = document["plan"]["tiling"]["tile"]
     layout = document["layout"]
     exact = document["summary"]["exact"]
-    counted = totals(state, (tile[0], tile[1]), layout["source_units"], exact=exact)
+    # A run.json of old has no image_shape: its result has the pixels of the processing grid, or is told as if.
+    tile_px = tile_pixels((tile[0], tile[1]), layout["shape"], layout.get("image_shape", layout["shape"]))
+    counted = totals(state, tile_px, layout["source_units"], exact=exact)
     sums = counted["totals"]
     return Status(
         directory=run.name,
@@ -228,8 +230,21 @@ def seam_map(state: LedgerState, grid: Grid) -> tuple[tuple[float | None, ...], 
     return tuple(tuple(flat[row * grid[1] : (row + 1) * grid[1]]) for row in range(grid[0]))
 
 
-def totals(state: LedgerState, tile: tuple[int, int], source_units: int, *, exact: bool) -> dict[str, Any]:
-    """Sums over the records of the prediction.
+def tile_pixels(tile: tuple[int, int], result: Sequence[int], image: Sequence[int]) -> float:
+    """Pixels of a tile, in pixels of the result.
+
+    Parameters
+    ----------
+    tile : (int, int)
+        Height and width of a tile.
+    result, image : sequence of two int
+        Height and width of the result and of the processing grid: a model may give finer or coarser pixels.
+    """
+    return tile[0] * tile[1] * (result[0] * result[1]) / (image[0] * image[1])
+
+
+def totals(state: LedgerState, tile_px: float, source_units: int, *, exact: bool) -> dict[str, Any]:
+    """Sums over the records of the prediction; `tile_px` as `tile_pixels` gives it.
 
     Where the margins of an exact run leave no pixel to two tiles there is nothing to compare: the score is then 0,
     by the probe's measure, and ``seam_pixels`` says that nothing was compared.
@@ -255,5 +270,5 @@ def totals(state: LedgerState, tile: tuple[int, int], source_units: int, *, exac
         "seam_score": sums.seam_difference / compared if compared else nothing,
         "seam_disagreement": sums.seam_disagreements / compared if compared else nothing,
         "seam_pixels": compared,
-        "overcompute": sums.tiles * tile[0] * tile[1] / sums.pixels if sums.pixels else None,
+        "overcompute": sums.tiles * tile_px / sums.pixels if sums.pixels else None,
     }

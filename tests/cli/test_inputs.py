@@ -143,6 +143,11 @@ def answer(capsys, *words, code=0):
     return out
 
 
+def test_of_a_run_directory_its_result_is_the_image(runs):
+    with pytest.raises(UsageError, match=r"run directory.*prediction\.zarr"):
+        check_image(str(runs / "a"))
+
+
 def test_the_directory_of_a_run_is_told_from_that_of_a_cohort(runs):
     assert check_run_directory(str(runs)) == "cohort"
     assert check_run_directory(str(runs / "a")) == "run"

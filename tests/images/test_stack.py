@@ -204,7 +204,20 @@ def test_a_plus_in_a_name_is_no_stack(tmp_path, monkeypatch):
     assert stack_parts("s3://b/x+y.tif+s3://b/z.tif+d") == ("s3://b/x+y.tif", "s3://b/z.tif", "d")
 
 
-@pytest.mark.parametrize("name", ["a.tif+", "+a.tif", "a.tif++a.tif"])
+def test_spaces_around_a_plus_do_not_count_unless_a_name_has_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.tif", "b.tif", "a .tif", "b + c.tif", " d"):
+        Path(name).touch()
+    assert stack_parts("a.tif + b.tif") == ("a.tif", "b.tif")
+    assert stack_parts(" a .tif +  b.tif ") == ("a .tif", "b.tif")
+    assert stack_parts("b + c.tif") == ("b + c.tif",)
+    assert stack_parts("a.tif + b + c.tif") == ("a.tif", "b + c.tif")
+    assert stack_parts("a.tif+ d") == ("a.tif", " d")
+    assert stack_parts("a.tif + gone.tif") == ("a.tif", "gone.tif")
+    assert stack_parts("s3://b/x.tif + s3://b/z.tif") == ("s3://b/x.tif", "s3://b/z.tif")
+
+
+@pytest.mark.parametrize("name", ["a.tif+", "+a.tif", "a.tif++a.tif", "a.tif + "])
 def test_a_plus_without_a_file_is_told(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.tif", noise(64))

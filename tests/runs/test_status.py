@@ -55,6 +55,26 @@ def test_overcompute_is_pixels_inferred_by_pixels_of_the_image(tmp_path, image, 
     assert document(tmp_path / "out")["overcompute"] == result.status.overcompute
 
 
+@pytest.mark.parametrize("scale", [2, 0.5])
+def test_overcompute_counts_pixels_of_the_image_whatever_the_pixels_of_the_result(tmp_path, image, scale):
+    def rescaled(batch):
+        one = batch[:, :1]
+        return one.repeat(2, 2).repeat(2, 3) if scale == 2 else one[:, :, ::2, ::2].copy()
+
+    model = gt.load_model(rescaled)
+    result = run_small(image, model, tmp_path / "out", mask="none")
+    expected = gt.plan(image, model, TILING, mask="none").overcompute
+    assert expected >= 1
+    assert result.status.overcompute == pytest.approx(expected)
+    found = document(tmp_path / "out")
+    assert found["layout"]["shape"] == [330 * scale, 400 * scale]
+    assert found["overcompute"] == result.status.overcompute
+    # Of an older version: as it was told then.
+    del found["layout"]["image_shape"]
+    (tmp_path / "out" / "run.json").write_text(json.dumps(found))
+    assert status(tmp_path / "out").overcompute == pytest.approx(expected / scale**2)
+
+
 def test_counts_add_up_at_every_moment_of_a_run(tmp_path, image, model):
     seen, events = [], []
 
