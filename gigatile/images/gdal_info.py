@@ -78,6 +78,7 @@ def describe(dataset: Any, path: str, overview: Overview) -> tuple[ImageInfo, in
         nodata=nodata,
         alpha=alpha,
         reader_bytes=CACHE_BYTES,
+        shared_bytes=CACHE_BYTES,
         notes=(*notes, *name_notes, *nodata_notes, *level_notes, *place_notes, *_value_notes(dataset)),
     )
     return info, bands, overviews

@@ -23,7 +23,7 @@ from gigatile.errors import ImageError, UsageError
 from gigatile.images.bad_units import BadUnits, Filled, OnBadChunk, Unit, decoded_or_filled
 from gigatile.images.cache import Key, Schedule, UnitCache
 from gigatile.images.decoding import DecodeCounter, decode_pool
-from gigatile.images.info import ImageInfo, Level, Source, Transform, fill_value
+from gigatile.images.info import ChannelwiseSource, ImageInfo, Level, Source, Transform, fill_value
 from gigatile.images.pixel_size import RestatedSource
 from gigatile.images.resample import ScaledGrid, grid_at, level_grid, read_on_grid
 from gigatile.machine import available_cores
@@ -41,7 +41,8 @@ REFLECT = Border("reflect")
 class Image:
     """An image that is read only where it is looked at.
 
-    Safe to use from many threads. Copies made by `select` share the reader and its cache.
+    Safe to use from many threads. Copies made by `select` share the reader and its cache, unless the reader can leave
+    out channels that are not selected.
 
     Memory bound
     ------------
@@ -184,8 +185,11 @@ class Image:
                 fix="`gigatile info` lists the levels.",
             )
         other = self.on(self.grid) if level is None else self.apart(level)
-        other.selected = chosen
-        other.cache, other.counter = self.cache, self.counter
+        other.selected, other.counter = chosen, self.counter
+        if isinstance(self.source, ChannelwiseSource):
+            other.source = self.source.reading(chosen)
+        if other.source is self.source:  # else its units lack channels that this image reads
+            other.cache = self.cache
         return other
 
     def apart(self, level: int) -> Image:

@@ -11,9 +11,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -81,6 +81,8 @@ class ImageInfo:
     """Row and column in the file's own level 0 of the first pixel, where the image is the scanned rectangle of it."""
     reader_bytes: int = 0
     """What the reader keeps beside the units that it hands out, at most."""
+    shared_bytes: int = 0
+    """The part of that which all readers of its kind in a process keep together (GDAL's cache)."""
     notes: tuple[str, ...] = ()
     """What disagreed or was left aside, for ``gigatile info``."""
 
@@ -123,4 +125,25 @@ class Source(Protocol):
 
     def identity(self) -> Mapping[str, str | int]:
         """Same for the same content wherever it lies: size, digest of header and sampled spans."""
+        ...
+
+
+@runtime_checkable
+class ChannelwiseSource(Source, Protocol):
+    """A reader whose channels lie in files of their own, so that those that nobody looks at need not be decoded."""
+
+    def reading(self, channels: Collection[int]) -> Source:
+        """The same image, of which only some channels are decoded.
+
+        Parameters
+        ----------
+        channels : collection of int
+            Indices of `info.channels`; alpha is always decoded.
+
+        Returns
+        -------
+        Source
+            Of the same `info` and identity; what `decode` gives in other channels means nothing. The reader itself
+            where it decodes just these.
+        """
         ...

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import PurePosixPath
@@ -45,6 +45,8 @@ class _Part:
     source: Source
     bands: tuple[int, ...]
     """Its channels but alpha."""
+    place: range
+    """Which channels of the stack these are."""
     grids: tuple[ScaledGrid, ...]
     """For each level of the stack, where its pixels come from."""
     cache: UnitCache[Pixels]
@@ -115,6 +117,8 @@ class StackSource:
         In the order of the channels, of one CRS and extent.
     scene : Scene, optional
         What they are together, where a folder or an item says it: gives path, format and channel names.
+    decoded : collection of int, optional
+        Indices of the files that are decoded, see `reading`; all if not given.
 
     Memory bound
     ------------
@@ -126,8 +130,11 @@ class StackSource:
         The files differ in CRS or extent, or are not what the scene says.
     """
 
-    def __init__(self, sources: Sequence[Source], scene: Scene | None = None) -> None:
+    def __init__(
+        self, sources: Sequence[Source], scene: Scene | None = None, decoded: Collection[int] | None = None
+    ) -> None:
         self._sources, self._scene = tuple(sources), scene
+        self._decoded = frozenset(range(len(self._sources)) if decoded is None else decoded)
         infos = [source.info for source in self._sources]
         if scene is not None:
             scene.check(tuple(infos))
@@ -135,16 +142,18 @@ class StackSource:
         base = self._sources[finest]
         names = _names(infos) if scene is None else [name for file in scene.files for name in file.channels]
         notes = [] if scene is None else list(scene.notes)
-        parts = []
+        parts: list[_Part] = []
         for source in self._sources:
             step = _step(base.info, source.info)
             bands = tuple(i for i in range(len(source.info.channels)) if i != source.info.alpha)
-            cache: UnitCache[Pixels] = UnitCache(CACHE_BYTES // len(infos))
+            first = parts[-1].place.stop if parts else 0
+            cache: UnitCache[Pixels] = UnitCache(CACHE_BYTES // max(len(self._decoded), 1))
             grids = tuple(_grid(base, source, level, step) for level in range(len(base.info.levels)))
-            parts.append(_Part(source, bands, grids, cache))
+            parts.append(_Part(source, bands, range(first, first + len(bands)), grids, cache))
             if not grids[0].is_level:
                 notes.append(f"{_file(source.info)} is resampled by {float(1 / step[0]):g}, bilinear")
         self._parts = tuple(parts)
+        shared = max(info.shared_bytes for info in infos)
         dtype = np.result_type(*(info.dtype for info in infos))
         nodata, self._has_mask, said = _nodata(infos)
         self._info = ImageInfo(
@@ -159,12 +168,13 @@ class StackSource:
             transform=base.info.transform,
             nodata=nodata,
             alpha=len(names) if self._has_mask else None,
-            reader_bytes=CACHE_BYTES + sum(info.reader_bytes for info in infos),
+            reader_bytes=CACHE_BYTES + shared + sum(info.reader_bytes - info.shared_bytes for info in infos),
+            shared_bytes=shared,
             notes=(*notes, *said, *(f"{_file(info)}: {note}" for info in infos for note in info.notes)),
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self._sources, self._scene)
+        return type(self), (self._sources, self._scene, tuple(sorted(self._decoded)))
 
     @property
     def info(self) -> ImageInfo:
@@ -175,17 +185,25 @@ class StackSource:
         """Read one unit from all files: see `Source.decode`. A mask, if there is one, is the last channel, 0 or 1."""
         grid: Level = self._info.levels[level]
         region = Region(grid.edges_y[row], grid.edges_x[col], grid.edges_y[row + 1], grid.edges_x[col + 1])
-        out = np.empty((len(self._info.channels), *region.shape), self._info.dtype)
+        # Zeros that nobody writes take no memory.
+        out = np.zeros((len(self._info.channels), *region.shape), self._info.dtype)
         some = np.zeros(region.shape, bool)
-        first = 0
-        for part in self._parts:
-            pixels, valid = part.on_grid(level, region, self._info.dtype)
-            out[first : first + len(pixels)] = pixels
+        for i in sorted(self._decoded):
+            part = self._parts[i]
+            out[part.place.start : part.place.stop], valid = part.on_grid(level, region, self._info.dtype)
             some |= valid.any(axis=0)
-            first += len(pixels)
         if self._has_mask:
             out[-1] = some
         return out
+
+    def reading(self, channels: Collection[int]) -> StackSource:
+        """The same stack, in which only files with these channels are decoded: see `ChannelwiseSource`.
+
+        With a mask, which is of all files, that is every file.
+        """
+        files = enumerate(self._parts)
+        wanted = frozenset(i for i, part in files if self._has_mask or not set(channels).isdisjoint(part.place))
+        return self if wanted == self._decoded else StackSource(self._sources, self._scene, wanted)
 
     def identity(self) -> Mapping[str, str | int]:
         """Those of all files, in their order."""

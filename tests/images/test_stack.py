@@ -11,14 +11,15 @@ import rasterio
 from rasterio.enums import Resampling
 
 import gigatile as gt
-from gigatile.errors import ImageError, UsageError
+from gigatile.errors import DecodeError, ImageError, UsageError
 from gigatile.images.image import REFLECT, Image
 from gigatile.images.open import open_source
 from gigatile.images.places import stack_parts
-from gigatile.images.stack import StackSource
+from gigatile.images.stack import CACHE_BYTES, StackSource
 from gigatile.tiling.region import Region
 from tests.data import data
 from tests.images.assemble import check_grid, random_regions, whole, window
+from tests.images.scenes import write_band
 from tests.land_cover import RANGE, SCENE, SCENE_BANDS, network_input
 
 RNG = np.random.default_rng(23)
@@ -301,3 +302,97 @@ def test_single_bands_of_a_real_scene_give_its_reference_land_cover(tmp_path):
     # Nearer to the edge of the part the reference sees the rest of the scene, and the run what it reflects.
     inside = slice(24, -24), slice(24, -24)
     np.testing.assert_array_equal(np.asarray(result.prediction[...])[inside], expected[inside])
+
+
+class Decodes:
+    """A source and how often it was decoded; not to be pickled."""
+
+    def __init__(self, source):
+        self.source, self.count = source, 0
+
+    @property
+    def info(self):
+        return self.source.info
+
+    def decode(self, level, row, col):
+        self.count += 1
+        return self.source.decode(level, row, col)
+
+    def identity(self):
+        return self.source.identity()
+
+
+def counted(tmp_path, **profile) -> list[Decodes]:
+    pixels = {"a": noise(SIDE), "b": noise(SIDE, bands=2), "c": noise(SIDE // 2)}
+    paths = [write(tmp_path / f"{n}.tif", each, 20 if n == "c" else 10, **profile) for n, each in pixels.items()]
+    return [Decodes(open_source(path)) for path in paths]
+
+
+def test_only_files_whose_channels_are_selected_are_decoded(tmp_path):
+    files = counted(tmp_path)
+    image = Image(StackSource(files))
+    box = Region(20, 30, 150, 200)
+    expected = image.read(box)
+    before = [file.count for file in files]
+    assert all(before)
+    chosen = image.select(["c", "a"])
+    np.testing.assert_array_equal(chosen.read(box), expected[[3, 0]])
+    assert files[1].count == before[1]
+    assert files[0].count > before[0]
+    assert files[2].count > before[2]
+    assert chosen.info == image.info
+    assert chosen.source.identity() == image.source.identity()
+
+
+def test_a_selection_can_be_widened_again_and_keeps_its_cache_while_the_files_are_the_same(tmp_path):
+    files = counted(tmp_path)
+    image = Image(StackSource(files))
+    box = Region(20, 30, 150, 200)
+    expected = image.read(box)
+    one = image.select(["b:0"])
+    np.testing.assert_array_equal(one.read(box), expected[1:2])
+    count = files[1].count
+    other = one.select(["b:1"])
+    assert other.cache is one.cache
+    np.testing.assert_array_equal(other.read(box), expected[2:3])
+    assert files[1].count == count
+    np.testing.assert_array_equal(other.select(["c", "a", "b:0"]).read(box), expected[[3, 0, 1]])
+    assert image.select([0, 1, 2, 3]).cache is image.cache
+
+
+def test_a_selection_reads_the_same_in_another_process_and_at_another_pixel_size(tmp_path):
+    paths = [write(tmp_path / "a.tif", noise(SIDE)), write(tmp_path / "b.tif", noise(SIDE // 2), 20)]
+    image = Image(stack(*paths))
+    box = Region(0, 0, 100, 100)
+    again = pickle.loads(pickle.dumps(image.select(["b"])))
+    np.testing.assert_array_equal(again.read(box), image.read(box)[1:])
+    np.testing.assert_array_equal(image.select(["b"]).at(20).read(box), image.at(20).read(box)[1:])
+
+
+def test_a_mask_of_all_files_needs_all_files(tmp_path):
+    a, b = noise(SIDE), noise(SIDE, "float32")
+    a[0, :100], b[0, :, :100] = 0, np.nan
+    source = stack(write(tmp_path / "a.tif", a, nodata=0), write(tmp_path / "b.tif", b, nodata=np.nan))
+    image = Image(source).select(["a"])
+    assert image.source is source
+    valid = image.read_with_validity(Region(0, 0, SIDE, SIDE), REFLECT)[1]
+    np.testing.assert_array_equal(valid, (a[0] != 0) | ~np.isnan(b[0]))
+
+
+def test_a_damaged_file_whose_channels_are_not_selected_does_not_matter(tmp_path):
+    paths = [write(tmp_path / f"{name}.tif", noise(SIDE), compress="deflate") for name in "ab"]
+    content = bytearray(paths[1].read_bytes())
+    content[-400:] = bytes(400)
+    paths[1].write_bytes(content)
+    image = Image(stack(*paths))
+    with pytest.raises(DecodeError):
+        image.read(Region(0, 0, SIDE, SIDE))
+    with rasterio.open(paths[0]) as raster:
+        np.testing.assert_array_equal(image.select(["a"]).read(Region(0, 0, SIDE, SIDE)), raster.read())
+
+
+def test_the_cache_that_files_have_together_is_counted_once(tmp_path):
+    paths = [write_band(tmp_path / f"{name}.jp2", noise(SIDE)[0], 10) for name in "abc"]
+    one = open_source(paths[0]).info
+    assert one.shared_bytes == one.reader_bytes > 0
+    assert stack(*paths).info.reader_bytes == CACHE_BYTES + one.reader_bytes
