@@ -30,7 +30,7 @@ from gigatile.objects.fragments import BlockInstances, Part
 from gigatile.objects.measures import Channels
 from gigatile.outputs.shard import EMPTY_SHARD, ShardReceipt
 from gigatile.plans.finding import Instances
-from gigatile.plans.kept import WantedTiles
+from gigatile.plans.kept import Kept, Wanted, WantedTiles
 from gigatile.plans.plan import Plan
 from gigatile.storage.store import Store
 from gigatile.tiling.region import Region
@@ -152,9 +152,10 @@ class FindLabels:
         """Labels that the method makes of blended maps, cell by cell."""
         method, cells = self._finding.method, self._cells
         assert method is not None, "maps need a method"
-        kept = self._plan.kept
-        wanted = EVERYTHING if kept is None else WantedTiles(self._plan.grid, seen, kept.window(seen))
         block = cell_block(cells, region)
+        wanted: Wanted = EVERYTHING
+        if self._plan.kept is not None:
+            wanted = WantedTiles(self._plan.grid, seen, self._looked_at(self._plan.kept, seen, block))
         rows = infer_region(self._inference, seen, read, cells.side[0], progress, wanted=wanted)
         held = _Rows(rows)
         with closing(rows):
@@ -164,14 +165,29 @@ class FindLabels:
                 for col in block.cols:
                     window = cells.window(row, col)
                     along = slice(window.x0 - seen.x0, window.x1 - seen.x0)
-                    mask = None if valid is None else valid[:, along]
+                    known = None if valid is None else valid[:, along]
+                    mask = self._kept(window, known)
                     if mask is not None and not mask.any():
                         continue
-                    part = np.ascontiguousarray(maps[:, :, along], np.float32)
+                    part = np.array(maps[:, :, along], np.float32, order="C")
+                    if known is not None:
+                        # Whether tiles without a valid pixel were inferred depends on the block: it must not matter.
+                        part[:, ~known] = np.nan
                     with progress.clock.stage("blend"):
                         labels = method(part)
                     classes = part[list(method.class_channels)] if method.class_channels else None
                     yield Cell(row, col, labels, classes, mask)
+
+    def _looked_at(self, kept: Kept, seen: Region, block: CellBlock) -> Array:
+        """Pixels of what the block sees that lie in the window of a cell with something to keep: a cell is labelled
+        from the maps of its whole window, or what is kept would depend on blocks, and on how much is kept."""
+        mask = np.zeros(seen.shape, bool)
+        for row in block.rows:
+            for col in block.cols:
+                window = self._cells.window(row, col)
+                if kept.touches(window):
+                    mask[window.shifted(-seen.y0, -seen.x0).slices()] = True
+        return mask
 
     def _kept(self, window: Region, valid: Array | None) -> Array | None:
         """Which pixels of a window are valid and kept; None: all."""

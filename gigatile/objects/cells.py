@@ -165,7 +165,7 @@ def canonical(labels: npt.NDArray[Any], where: str) -> tuple[npt.NDArray[np.uint
     UsageError
         No integers, or negative ones.
     """
-    if labels.dtype.kind not in "iub":
+    if labels.dtype.kind not in "iu":
         raise UsageError(
             where, expected="integer labels", found=str(labels.dtype), fix="Round them where they are made."
         )
