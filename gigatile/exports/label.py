@@ -104,7 +104,7 @@ def label(
     Raises
     ------
     UsageError
-        Another connectivity, an input that is no mask, or more components than uint32 can number.
+        Another connectivity, no workers, an input that is no mask, or more components than uint32 can number.
     MemoryRefused
         The memory does not hold the smallest blocks with the largest number of components that they can have.
     RunRefused
@@ -132,6 +132,7 @@ class _Work:
     ) -> None:
         self.plan = plan
         self._source, self._store, self._progress = source, store, progress
+        source.image.cache.budget_bytes = plan.cache_bytes
         self._numbers = Numbering(plan.grid, plan.rule)
 
     def do(self) -> int:

@@ -21,8 +21,6 @@ from gigatile.tiling.region import Region
 from gigatile.units import PixelSize
 
 Array = np.ndarray[Any, Any]
-CACHE_BYTES = 32 << 20
-"""Of decoded chunks, some of which lie in two blocks."""
 _ADVICE = (
     "Give a mask: a run with --output classes makes one; in Python, gigatile.label(array > 0.5, out) for a dask or "
     "numpy array."
@@ -124,7 +122,6 @@ def open_input(target: str | Path | Any) -> LabelInput:
     else:
         image = Image(open_source(_planar(target), "yx"))
     _refuse_other_values(image, group)
-    image.cache.budget_bytes = CACHE_BYTES
     return LabelInput(image, _about(image, group), path)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from math import ceil
 
 import numpy as np
 
 from gigatile.errors import MemoryRefused, UsageError
-from gigatile.exports.label_input import CACHE_BYTES, LabelInput
+from gigatile.exports.label_input import LabelInput
 from gigatile.images.image import IN_FLIGHT_BYTES
 from gigatile.machine import available_cores, base_bytes
 from gigatile.objects.connected import Rule
@@ -23,6 +23,8 @@ SIDES_PX = (2048, 1024, 4096, 512, 256)
 """Sides of blocks, best first: larger ones have fewer faces, and leave cores idle at the end."""
 USUAL_CHUNK_PX, CHUNKS_PX = 512, (128, 1024)
 """Sides of chunks, unless those of the input lie in this range."""
+CACHE_BYTES, CACHE_FILL = 32 << 20, 0.9
+"""Of decoded chunks, and the part of it that is kept when room is made: `UnitCache`."""
 JOINED_BYTES, APART_BYTES = 17, 44
 """A pixel of a block while it is labelled, beside the input's own: foreground, labels and what the labelling itself
 takes (scipy 9.0, scikit-image 16), first pixels and numbers; measured at checkerboards and at blocks of as many values
@@ -41,6 +43,8 @@ class LabelPlan:
     budget_bytes: int
     parts: Mapping[str, int]
     """Bytes by purpose."""
+    cache_bytes: int = CACHE_BYTES
+    """Of decoded chunks."""
 
     @property
     def projected_bytes(self) -> int:
@@ -78,7 +82,11 @@ def plan_label(source: LabelInput, rule: Rule, budget_bytes: int, lanes: int | N
     ------
     MemoryRefused
         No cut fits.
+    UsageError
+        `lanes` is less than 1.
     """
+    if lanes is not None and lanes < 1:
+        raise UsageError("workers", expected="at least 1", found=str(lanes))
     chunk = tuple(
         min(side if CHUNKS_PX[0] <= side <= CHUNKS_PX[1] else USUAL_CHUNK_PX, length)
         for side, length in zip(source.image.levels[0].chunks, source.shape, strict=True)
@@ -88,7 +96,7 @@ def plan_label(source: LabelInput, rule: Rule, budget_bytes: int, lanes: int | N
         for side in SIDES_PX:
             plan = _cut(source, rule, (chunk[0], chunk[1]), side, (count, budget_bytes))
             if plan.projected_bytes <= budget_bytes:
-                return plan
+                return _with_cache(plan, source)
             if best is None or plan.projected_bytes < best.projected_bytes:
                 best = plan
     assert best is not None  # there is a lane
@@ -121,7 +129,22 @@ def _cut(source: LabelInput, rule: Rule, chunk: tuple[int, int], side: int, limi
         "faces": numbering_bytes(grid, rule),
     }
     parts["allocator"] = round(SLACK * sum(parts.values()))
-    return LabelPlan(rule, pyramid_layouts(layout), lanes, budget, parts)
+    return LabelPlan(rule, pyramid_layouts(layout), lanes, budget, parts, CACHE_BYTES)
+
+
+def _with_cache(plan: LabelPlan, source: LabelInput) -> LabelPlan:
+    """The plan with what memory is left for chunks of which several blocks of a row, or two rows, have a part."""
+    level, (rows, cols), (height, width) = source.image.levels[0], plan.grid.count, plan.grid.block
+    down, across = set(range(0, rows * height, height)), set(range(0, cols * width, width))
+    if down <= set(level.edges_y) and across <= set(level.edges_x):
+        return plan
+    unit = int(np.diff(level.edges_y).max())
+    useful = ceil((height + 2 * unit) * source.shape[1] * source.image.dtype.itemsize / CACHE_FILL)
+    spare = int((plan.budget_bytes - plan.projected_bytes) / (1 + SLACK))
+    more = max(0, min(useful - plan.cache_bytes, spare))
+    parts = {**plan.parts, "reading": plan.parts["reading"] + more}
+    parts["allocator"] += int(SLACK * more)
+    return replace(plan, cache_bytes=plan.cache_bytes + more, parts=parts)
 
 
 def load_libraries(rule: Rule) -> None:

@@ -17,6 +17,8 @@ import gigatile as gt
 from gigatile.cli.main import main
 from gigatile.errors import BlockError, ImageError, MemoryRefused, RunRefused, UsageError
 from gigatile.exports import label_plan
+from gigatile.images.image import Image
+from gigatile.testing.sources import UnitSource
 from tests.exports.samples import UTM
 from tests.promises.test_bounded import WRAPPER
 
@@ -256,6 +258,21 @@ def test_progress_tells_the_plan_then_every_block(small_blocks, tmp_path):
         assert [p.done for p in told if p.stage == stage] == list(range(1, 21))
 
 
+@pytest.mark.parametrize("unit", [(7, 300), (150, 7), (97, 101), (64, 64)])
+def test_each_chunk_is_decoded_once_a_pass_whatever_its_shape(unit, small_blocks, monkeypatch, tmp_path):
+    monkeypatch.setattr(label_plan, "CACHE_BYTES", 0)
+    mask = blobs((150, 300))
+    image = Image(UnitSource(mask[None].astype("u1"), unit))
+    assert gt.label(image, tmp_path / "out.zarr", workers=1).count == ndimage.label(mask)[1]
+    # All of it may fit: then the second pass finds everything in the cache.
+    assert 1 <= image.counter.take() / image.levels[0].unit_count <= 2
+
+
+def test_no_workers_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="at least 1"):
+        gt.label(np.ones((5, 5), bool), tmp_path / "out.zarr", workers=0)
+
+
 def test_a_memory_that_holds_no_blocks_is_refused_with_what_would_do(tmp_path):
     with pytest.raises(MemoryRefused, match=r"Type --memory \d+MiB") as refused:
         gt.label(np.ones((5000, 5000), bool), tmp_path / "out.zarr", memory="20MiB")
@@ -300,10 +317,10 @@ print(found.projected_bytes, found.count)
 
 @pytest.mark.parametrize(
     ("kind", "classes", "count"),
-    [("noise", "joined", None), ("checkers", "joined", 4096**2 // 2), ("values", "apart", 4096**2)],
+    [("noise", "joined", None), ("checkers", "joined", 3000**2 // 2), ("values", "apart", 3000**2)],
 )
 def test_the_peak_stays_within_the_planned_memory(kind, classes, count, tmp_path):
-    words = [CHILD, kind, "4096", "600MiB", classes, str(tmp_path / "out.zarr")]
+    words = [CHILD, kind, "3000", "600MiB", classes, str(tmp_path / "out.zarr")]
     command = [sys.executable, "-S", "-c", WRAPPER, sys.executable, "-c", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -315,7 +332,7 @@ def test_the_peak_stays_within_the_planned_memory(kind, classes, count, tmp_path
 
 
 def test_a_killed_labelling_is_begun_anew(tmp_path):
-    words = [sys.executable, "-c", CHILD, "noise", "4096", "1GiB", "joined", str(tmp_path / "out.zarr")]
+    words = [sys.executable, "-c", CHILD, "noise", "3000", "1GiB", "joined", str(tmp_path / "out.zarr")]
     temporary = tmp_path / ".out.zarr.export.tmp"
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     while child.poll() is None and not (temporary / "0" / "c").exists():

@@ -1,5 +1,7 @@
 """Components found block by block are those of scipy on the whole image, numbers included."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,6 +170,31 @@ def test_no_more_open_components_than_are_planned_for(rule):
     opened = sum(int(components(values[place], rule, beyond).is_open.sum()) for _, _, place, beyond in blocks(grid))
     assert 0 < opened <= grid.most_open(rule)
     assert numbering_bytes(grid, rule) > 0
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_joining_and_numbering_take_no_more_than_planned(rule):
+    """At lines that end at every face, and the like: the most that faces can hold."""
+    values = np.zeros((512, 1024), np.uint8)
+    values[::2] = 1
+    values[256:, 1::2] = 1
+    if rule.classes == "apart":
+        values = (np.indices(values.shape).sum(0) % 3 + 1).astype(np.uint8)
+    grid = BlockGrid(values.shape, (32, 64))
+    found = [
+        border(components(values[place], rule, beyond), values[place], rule) for _, _, place, beyond in blocks(grid)
+    ]
+    tracemalloc.start()
+    try:
+        joined = Numbering(grid, rule)
+        for each in found:
+            joined.add(each)
+        count = joined.finish()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == by_scipy(values, rule)[1]
+    assert peak <= numbering_bytes(grid, rule) + 2**18
 
 
 def test_pixels_that_changed_between_the_passes_are_told():
