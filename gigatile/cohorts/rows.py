@@ -8,9 +8,11 @@
                  "filled": 0, "pixels": 132000, "tiles_inferred": 70, "seconds": 1.5, "stages": {"infer": 1.1, ...},
                  "started": "2026-01-31T12:00:00Z", "ended": null, "error": "...", "decoded_ratio": 1.0,
                  "overcompute": 1.4, "seam_score": 0.01, "seam_disagreement": 0.0, "seam_pixels": 900,
-                 "peak_rss_bytes": 400000000, "nbytes": 396000, "ledger_bytes": 7210}],
+                 "peak_rss_bytes": 400000000, "objects": {"total": 12, "per_class": {"ship": 12}, "oversized": 0},
+                 "nbytes": 396000, "ledger_bytes": 7210}],
      "totals": {"images": {"total": 1, "complete": 0, "partial": 1, "failed": 0, "refused": 0, "pending": 0},
-                "blocks": {...}, "filled": 0, "pixels": 132000, "seconds": 1.5, "tiles_inferred": 70}}
+                "blocks": {...}, "filled": 0, "pixels": 132000, "seconds": 1.5, "tiles_inferred": 70,
+                "objects": {...}}}
 
 ``summary.csv``, for spreadsheets: `COLUMNS`, one line an image. Both hold no secrets of URLs.
 """
@@ -35,7 +37,7 @@ State = Literal["complete", "partial", "failed", "refused", "pending"]
 STATES: tuple[State, ...] = get_args(State)
 COLUMNS = (
     "name", "image", "state", "blocks_total", "blocks_done", "blocks_empty", "blocks_failed", "pixels",
-    "tiles_inferred", "seconds", "started", "ended", "error",
+    "tiles_inferred", "seconds", "started", "ended", "error", "objects",
 )  # fmt: skip
 FORMAT, VERSION = "gigatile-cohort", 1
 _LONGEST_ERROR = 2_000
@@ -105,6 +107,8 @@ class ImageRow:
     seam_disagreement: float | None = None
     seam_pixels: int = 0
     peak_rss_bytes: int = 0
+    objects: Mapping[str, Any] | None = None
+    """As of `Status.objects`: None for maps, and before the end."""
     nbytes: int | None = None
     """Size of the image's file when it was begun; None of a Zarr or a URL. Tells whether a folder moved."""
     ledger_bytes: int = 0
@@ -132,6 +136,7 @@ class ImageRow:
             seam_disagreement=status.seam_disagreement,
             seam_pixels=status.seam_pixels,
             peak_rss_bytes=status.peak_rss_bytes,
+            objects=None if status.objects is None else dict(status.objects),
             ledger_bytes=ledger_bytes,
         )
 
@@ -162,7 +167,29 @@ def totals(rows: Sequence[ImageRow]) -> dict[str, Any]:
         "pixels": sum(row.pixels for row in rows),
         "seconds": round(sum(row.seconds for row in rows), 3),
         "tiles_inferred": sum(row.tiles_inferred for row in rows),
+        "objects": objects_of(rows),
     }
+
+
+def objects_of(rows: Iterable[ImageRow]) -> dict[str, Any] | None:
+    """How many objects there are in all images that are through; None where none looked for any."""
+    counted = [row.objects for row in rows if row.objects is not None]
+    if not counted:
+        return None
+    per_class: Counter[str] = Counter()
+    for counts in counted:
+        per_class.update(counts["per_class"])
+    return {
+        "total": sum(counts["total"] for counts in counted),
+        "per_class": dict(sorted(per_class.items(), key=_natural)),
+        "oversized": sum(counts["oversized"] for counts in counted),
+    }
+
+
+def _natural(entry: tuple[str, int]) -> tuple[int, int, str]:
+    """Classes without names by their numbers, before those with names."""
+    name = entry[0]
+    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
 
 
 def is_complete(rows: Sequence[ImageRow]) -> bool:
@@ -189,7 +216,8 @@ def encode_csv(rows: Iterable[ImageRow]) -> bytes:
         blocks = (row.blocks.total, row.blocks.done, row.blocks.empty, row.blocks.failed)
         words = (_cell(row.name), _cell(row.image), row.state)
         figures = (row.pixels, row.tiles_inferred, row.seconds)
-        writer.writerow((*words, *blocks, *figures, row.started or "", row.ended or "", _cell(row.error)))
+        objects = "" if row.objects is None else row.objects["total"]
+        writer.writerow((*words, *blocks, *figures, row.started or "", row.ended or "", _cell(row.error), objects))
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 

@@ -65,7 +65,7 @@ class CohortStatus:
             "seam_pixels": sum(row.seam_pixels for row in self.rows),
             "seam_map": None,
             "peak_rss_bytes": self.peak_rss_bytes,
-            "objects": None,
+            "objects": sums["objects"],
             "seconds": self.stages,
             "errors": [f"{row.name}: {row.error}" for row in self.rows if row.error],
             "states": sums["images"],
@@ -88,6 +88,9 @@ class CohortStatus:
                 f"work        {sums['tiles_inferred']} tiles inferred, overcompute {ratios[0]:.2f}, "
                 f"each source chunk decoded {ratios[1]:.2f} times"
             )
+        from gigatile.runs.status import objects_lines
+
+        lines += objects_lines(sums["objects"])
         busy = ", ".join(f"{name} {format_seconds(value)}" for name, value in self.stages.items())
         lines += [f"busy        {busy}"] if busy else []
         if self.peak_rss_bytes:

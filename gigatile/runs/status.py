@@ -112,7 +112,7 @@ class Status:
                     "            That can be seen. `gigatile probe MODEL` tells the overlap that the model needs; "
                     "leave --overlap and --margin out to use it."
                 )
-        lines += _objects_lines(self.objects)
+        lines += objects_lines(self.objects)
         busy = ", ".join(f"{name} {format_seconds(value)}" for name, value in self.seconds.items())
         if busy:
             lines.append(f"busy        {busy}")
@@ -130,7 +130,8 @@ class Status:
         return "\n".join(lines)
 
 
-def _objects_lines(objects: Mapping[str, Any] | None) -> list[str]:
+def objects_lines(objects: Mapping[str, Any] | None) -> list[str]:
+    """How many objects there are, as text; nothing where none were looked for."""
     if objects is None:
         return []
     classes = ", ".join(f"{count:,} {name}" for name, count in objects["per_class"].items())

@@ -78,9 +78,7 @@ class Field:
         part = [((bits >> np.uint64(shift)) & np.uint64(0xFFF)).astype(np.int64) for shift in (0, 12, 24, 36, 48)]
         side = LEAST + part[1] % (MOST - LEAST + 1)
         free = PITCH - 1 - side
-        return Planted(
-            part[0] % EMPTY_OF != 0, part[2] % len(KINDS), side, part[3] % (free + 1), part[4] % (free + 1)
-        )
+        return Planted(part[0] % EMPTY_OF != 0, part[2] % len(KINDS), side, part[3] % (free + 1), part[4] % (free + 1))
 
     def pixels(self, top: int, left: int, height: int, width: int) -> Mask:
         """Which pixels of a window belong to shapes; its corners lie on squares."""

@@ -1,4 +1,4 @@
-"""Runs over a field of planted shapes: every object once, areas exact, the same table from any workers, blocks and kills.
+"""Runs over a field of planted shapes: every object once, areas exact, one table from any workers, blocks and kills.
 
 ::
 
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -89,10 +90,8 @@ def run(field: Field, how: How, out: Path, seed: int) -> Ended:
                 os.kill(process.pid, signal.SIGKILL)
                 killed += 1
                 break
-            try:
+            with suppress(OSError, LookupError):  # it may just have ended
                 peak = max(peak, peak_bytes(process.pid))
-            except (OSError, LookupError):
-                pass  # it has just ended
             time.sleep(EVERY_S)
         text, _ = process.communicate()
         if process.returncode == -signal.SIGKILL:

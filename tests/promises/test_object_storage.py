@@ -11,6 +11,8 @@ import pytest
 from tests.clusters import separate_cluster
 from tests.faulty_proxy import Faults, faulty_proxy
 from tests.object_store import object_store, tree
+from tests.planted import TILING_WORDS as OBJECT_TILING
+from tests.planted import write_planted
 from tests.small_runs import TILING_WORDS, cli, start_cli, write_inputs
 from tests.small_runs import tree as files
 
@@ -121,6 +123,33 @@ def test_workers_of_a_cluster_need_only_the_bucket(server, folder, expected, tmp
     assert prediction(server, f"{bucket}/cluster") == expected
     shipped = [key for key in tree(server, f"{bucket}/cluster/models") if key.endswith("conv.onnx")]
     assert len(shipped) == 1
+
+
+@pytest.mark.parametrize(("task", "model"), [("detect", "crowd"), ("instances", "labels")])
+def test_objects_in_a_bucket_are_those_on_a_disk_also_after_a_kill(server, bucket, tmp_path, task, model):
+    write_planted(tmp_path, (200, 260), count=40)
+    words = ("run", "image.zarr", "--task", task, "--model", f"models.py:{model}", *OBJECT_TILING, "--progress", "none")
+    cli(*words, "-o", "disk", cwd=tmp_path)
+    place = f"{bucket}/{task}"
+    with faulty_proxy(server.endpoint, Faults(latency_s=0.01)) as proxy:
+        environment = {**server.env, "AWS_ENDPOINT_URL": proxy.endpoint}
+        process = start_cli(*words, "-o", place, cwd=tmp_path, **environment)
+        deadline = time.monotonic() + 60
+        while not any(key.endswith("closed.parquet") for key in tree(server, f"{place}/parts")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    cli(*words, "-o", place, cwd=tmp_path, **server.env)
+    found = tree(server, place)
+    on_disk = {key: content for key, content in files(tmp_path / "disk").items() if key.startswith("prediction.zarr/")}
+    assert {key: content for key, content in found.items() if key.startswith("prediction.zarr/")} == on_disk
+    assert found["objects.parquet"] == (tmp_path / "disk" / "objects.parquet").read_bytes()
+    for command in ("status", "verify"):
+        cli(command, place, cwd=tmp_path, **server.env)
+    cli("export", place, "--to", "csv", "-o", "objects.csv", cwd=tmp_path, **server.env)
+    assert len((tmp_path / "objects.csv").read_text().splitlines()) > 30
 
 
 def without_lock(server, url):
