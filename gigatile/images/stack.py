@@ -31,7 +31,10 @@ from gigatile.tiling.scales import NEAR, sampling
 
 Pixels = np.ndarray[Any, Any]
 CACHE_BYTES = 64 << 20
-"""Decoded units of files whose units are not those of the stack, all together."""
+"""Decoded units of files whose units are not those of the stack, all together, at least."""
+FILE_CACHE_BYTES = 16 << 20
+"""The same for each of them. A 20 m band of Sentinel-2 needs two rows of 3 units, 2 MiB each, within a block of 4,096
+px; with 5 MiB a file each unit was decoded 5.8 times."""
 _BAND = re.compile(r"(?<![A-Za-z0-9])(B[0-9]{1,2}A?)(?![A-Za-z0-9])")
 """Band names of Sentinel-2 and Landsat in file names."""
 _SAME_CORNER = 0.05
@@ -122,7 +125,8 @@ class StackSource:
 
     Memory bound
     ------------
-    `CACHE_BYTES` of decoded units of the files, besides one unit of the stack a thread.
+    `CACHE_BYTES`, or `FILE_CACHE_BYTES` for each file that is cut into other units than the finest if that is more, of
+    their decoded units, besides one unit of the stack a thread.
 
     Raises
     ------
@@ -142,17 +146,22 @@ class StackSource:
         base = self._sources[finest]
         names = _names(infos) if scene is None else [name for file in scene.files for name in file.channels]
         notes = [] if scene is None else list(scene.notes)
+        steps = [_step(base.info, info) for info in infos]
+        grids = [_grids(base, source, step) for source, step in zip(self._sources, steps, strict=True)]
+        cached = {i for i, info in enumerate(infos) if _has_own_units(base.info, info, grids[i])}
+        cache_bytes = max(CACHE_BYTES, FILE_CACHE_BYTES * len(cached))
+        share = cache_bytes // max(len(cached & self._decoded), 1)
         parts: list[_Part] = []
-        for source in self._sources:
-            step = _step(base.info, source.info)
+        for source, own in zip(self._sources, grids, strict=True):
             bands = tuple(i for i in range(len(source.info.channels)) if i != source.info.alpha)
             first = parts[-1].place.stop if parts else 0
-            cache: UnitCache[Pixels] = UnitCache(CACHE_BYTES // max(len(self._decoded), 1))
-            grids = tuple(_grid(base, source, level, step) for level in range(len(base.info.levels)))
-            parts.append(_Part(source, bands, range(first, first + len(bands)), grids, cache))
-            if not grids[0].is_level:
-                notes.append(f"{_file(source.info)} is resampled by {float(1 / step[0]):g}, bilinear")
+            parts.append(_Part(source, bands, range(first, first + len(bands)), own, UnitCache(share)))
         self._parts = tuple(parts)
+        notes += [
+            f"{_file(info)} is resampled by {float(1 / step[0]):g}, bilinear"
+            for info, step, own in zip(infos, steps, grids, strict=True)
+            if not own[0].is_level
+        ]
         shared = max(info.shared_bytes for info in infos)
         dtype = np.result_type(*(info.dtype for info in infos))
         nodata, self._has_mask, said = _nodata(infos)
@@ -168,7 +177,7 @@ class StackSource:
             transform=base.info.transform,
             nodata=nodata,
             alpha=len(names) if self._has_mask else None,
-            reader_bytes=CACHE_BYTES + shared + sum(info.reader_bytes - info.shared_bytes for info in infos),
+            reader_bytes=cache_bytes + shared + sum(info.reader_bytes - info.shared_bytes for info in infos),
             shared_bytes=shared,
             notes=(*notes, *said, *(f"{_file(info)}: {note}" for info in infos for note in info.notes)),
         )
@@ -284,6 +293,21 @@ def _extent(info: ImageInfo) -> str:
     assert info.transform is not None
     (a, b, c, d, e, f), (height, width) = info.transform, info.levels[0].shape
     return f"({c:.10g}, {f:.10g}) to ({a * width + b * height + c:.10g}, {d * width + e * height + f:.10g})"
+
+
+def _has_own_units(base: ImageInfo, other: ImageInfo, grids: Sequence[ScaledGrid]) -> bool:
+    """Whether a file is cut otherwise than the stack at some level, so that its units are looked at several times."""
+    return any(
+        not grid.is_level
+        or other.levels[grid.level].edges_y != level.edges_y
+        or other.levels[grid.level].edges_x != level.edges_x
+        for level, grid in zip(base.levels, grids, strict=True)
+    )
+
+
+def _grids(base: Source, other: Source, step: tuple[Fraction, Fraction]) -> tuple[ScaledGrid, ...]:
+    """For each level of the stack, where its pixels come from in a file."""
+    return tuple(_grid(base, other, level, step) for level in range(len(base.info.levels)))
 
 
 def _grid(base: Source, other: Source, level: int, step: tuple[Fraction, Fraction]) -> ScaledGrid:

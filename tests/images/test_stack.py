@@ -12,6 +12,7 @@ from rasterio.enums import Resampling
 
 import gigatile as gt
 from gigatile.errors import DecodeError, ImageError, UsageError
+from gigatile.images import stack as stack_module
 from gigatile.images.image import REFLECT, Image
 from gigatile.images.open import open_source
 from gigatile.images.places import stack_parts
@@ -396,3 +397,22 @@ def test_the_cache_that_files_have_together_is_counted_once(tmp_path):
     one = open_source(paths[0]).info
     assert one.shared_bytes == one.reader_bytes > 0
     assert stack(*paths).info.reader_bytes == CACHE_BYTES + one.reader_bytes
+
+
+def test_units_of_coarser_files_are_decoded_once_however_many_files_there_are(tmp_path, monkeypatch):
+    paths = [write(tmp_path / f"fine{i}.tif", noise(1536)) for i in range(4)]
+    paths += [write(tmp_path / f"coarse{i}.tif", noise(768), 20) for i in range(3)]
+    files = [Decodes(open_source(path)) for path in paths]
+    coarse = Image(files[-1])
+    across = len(coarse.levels[0].edges_x) - 1
+    assert across > 1
+    enough = (2 * across + 1) * coarse.unit_bytes(0)  # two rows: interpolation looks into the next
+    monkeypatch.setattr(stack_module, "CACHE_BYTES", 0)
+    monkeypatch.setattr(stack_module, "FILE_CACHE_BYTES", enough)
+    source = StackSource(files)
+    assert source.info.reader_bytes == 3 * enough
+    level = source.info.levels[0]
+    for row in range(len(level.edges_y) - 1):
+        for col in range(len(level.edges_x) - 1):
+            source.decode(0, row, col)
+    assert [file.count for file in files] == [level.unit_count] * 4 + [coarse.levels[0].unit_count] * 3
