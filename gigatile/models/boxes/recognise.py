@@ -67,7 +67,9 @@ def _several(frame: Frame, named: Named) -> str:
 def _single(frame: Frame, found: Array, said: Exported | None) -> str:
     if found.ndim == 2:
         return "nms" if found.shape[1] == 7 or (found.shape[1] == 6 and frame.given == 1) else ""
-    _, first, last = found.shape
+    tiles, first, last = found.shape
+    if tiles != frame.given:
+        return ""
     counts = {cells(frame.tile, strides) for strides in STRIDES}
     names = len(said.names) if said is not None else 0
     task = said.task if said is not None else ""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -42,6 +42,8 @@ def answers():
 
 @settings(max_examples=300, deadline=None)
 @given(answers(), st.sampled_from(FORMATS), st.integers(1, 3), st.sampled_from([0.0, 0.3]))
+@example(np.zeros((0, 5, 6), np.float32), "auto", 1, 0.0)
+@example(np.zeros((0, 21, 6), np.float32), "auto", 1, 0.0)
 def test_any_answer_is_sound_rows_or_one_error(answer, text, count, score):
     frame = Frame("model m", (32, 32), count, count, score)
     try:
