@@ -85,9 +85,8 @@ class FindBoxes:
         boxes = placed(result, self._plan.grid, row, col, self._plan.tiling.parsed_border)
         if self._finding.merge != "ownership" or not len(boxes):
             return boxes
-        core = self._plan.grid.core(row, col)
         merged = self._finding.merging(self._plan.grid, boxes.oriented)(boxes)
-        return own_only(merged, core)
+        return own_only(merged, own_core(self._plan.grid, row, col))
 
     def _stored(self, key: BlockKey, region: Region, boxes: Boxes | None, progress: Progress) -> ShardReceipt:
         if boxes is None or not len(boxes):
@@ -130,6 +129,13 @@ def read_of(grid: Grid, row: int, col: int) -> Region:
     return Region(y0, x0, y1, x1).clipped(Region(0, 0, grid.y.size, grid.x.size))
 
 
+def own_core(grid: Grid, row: int, col: int) -> Region:
+    """The pixels whose objects are a tile's own; at the right and bottom edge of the image with the edge itself, on
+    which the centre of a turned box may lie."""
+    core = grid.core(row, col)
+    return Region(core.y0, core.x0, core.y1 + (core.y1 == grid.y.size), core.x1 + (core.x1 == grid.x.size))
+
+
 def seen_by(grid: Grid, region: Region) -> Region:
     """What the tiles of a block see of the image."""
     return region.grown(grid.y.halo, grid.x.halo).clipped(Region(0, 0, grid.y.size, grid.x.size))
@@ -137,8 +143,8 @@ def seen_by(grid: Grid, region: Region) -> Region:
 
 def reach(grid: Grid, oriented: bool) -> float:
     """How far beyond a block the boxes of its tiles may lie: they are cut at the halo, turned ones reach half their
-    diagonal beyond it, which is at most half a tile."""
-    return max(grid.y.halo, grid.x.halo) + (min(grid.y.tile, grid.x.tile) / 2 if oriented else 0)
+    diagonal beyond it, which is at most half a tile, and a pixel for what sine and cosine round."""
+    return max(grid.y.halo, grid.x.halo) + (min(grid.y.tile, grid.x.tile) / 2 + 1 if oriented else 0)
 
 
 def interior(region: Region, grid: Grid, reach_px: float) -> Box:
