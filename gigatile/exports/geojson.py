@@ -24,7 +24,7 @@ import numpy as np
 
 from gigatile.errors import UsageError
 from gigatile.exports.json_shapes import geojson_geometries
-from gigatile.exports.object_table import ObjectTable, rounded, shapes_of, short_numbers
+from gigatile.exports.object_table import Geometries, ObjectTable, rounded, shapes_of, short_numbers
 from gigatile.exports.target import new_file
 from gigatile.outputs.coordinates import has_crs_code
 from gigatile.outputs.objects_schema import extra_columns
@@ -57,7 +57,7 @@ def export_geojson(table: ObjectTable, path: Path) -> None:
     Raises
     ------
     UsageError
-        The CRS has no name that GeoJSON could give; pyproj is needed, and missing.
+        The CRS has no name that GeoJSON could give; an object has no place in WGS 84; pyproj is needed, and missing.
     BlockError, StorageError
         The table cannot be read, or the file not written.
     """
@@ -84,15 +84,31 @@ def export_geojson(table: ObjectTable, path: Path) -> None:
 
 def _features(table: ObjectTable, batch: Any, move: Callable[[Any], Any] | None) -> Iterator[Feature]:
     import msgspec
-    import shapely
 
     shapes = shapes_of(batch)
     if move is not None:
-        shapes = shapely.transform(shapes, move)
+        shapes = _moved(table, shapes, move)
     geometries = geojson_geometries(rounded(shapes, table.decimals if move is None else _WGS84_DECIMALS))
     properties = _of_slide(table, batch) if table.metadata.transform is None else _of_scene(batch)
     for number, text, about in zip(batch.column("id").to_pylist(), geometries, properties, strict=True):
         yield {"type": "Feature", "id": number, "geometry": msgspec.Raw(text), "properties": about}
+
+
+def _moved(table: ObjectTable, shapes: Geometries, move: Callable[[Any], Any]) -> Geometries:
+    """Shapes in WGS 84; refuses those beyond the edge of the projection, of which the corners of a full disc are an
+    example: JSON has no infinity."""
+    import shapely
+
+    moved: Geometries = shapely.transform(shapes, move)
+    lost = int((~np.isfinite(shapely.bounds(moved)).all(axis=1)).sum())
+    if lost:
+        raise UsageError(
+            table.where,
+            expected="objects whose coordinates have a longitude and latitude",
+            found=f"{lost} that lie where the CRS has none",
+            fix="Give the file a name with .geojson, which keeps the coordinates of the CRS, or use --to geoparquet.",
+        )
+    return moved
 
 
 def _of_slide(table: ObjectTable, batch: Any) -> Iterator[Feature]:

@@ -26,6 +26,8 @@ _OTHER_COLOURS = (
     (204, 121, 167),
 )
 """Of classes that the run gives none, in turn: told apart by colour-blind people, too (Okabe and Ito, 2008)."""
+_MOST_CLASSES = 2**31
+"""Classes are int32."""
 _PIXEL_DECIMALS = 3
 """Coordinates are written to a thousandth of a pixel."""
 
@@ -144,11 +146,13 @@ def _class_map(result: Result, image: str, classes: Sequence[str], tolerance: fl
 def _class_numbers(file: ObjectsFile, words: Sequence[str]) -> tuple[int, ...]:
     """Classes of a table by their names or numbers."""
     names = file.metadata.class_names
-    unknown = [word for word in words if word not in names and not word.isdecimal()]
+    unknown = [word for word in words if word not in names and not (word.isdecimal() and int(word) < _MOST_CLASSES)]
     if unknown:
-        listed = f"names ({', '.join(names)}) or numbers" if names else "numbers"
-        raise UsageError("--classes", expected=listed, found=unknown[0])
-    return tuple(dict.fromkeys(names.index(word) if word in names else int(word) for word in words))
+        listed = f"names ({', '.join(names)}) or numbers" if names else f"numbers below {_MOST_CLASSES:,}"
+        fix = "`gigatile status` on the run lists the classes that were found."
+        raise UsageError("--classes", expected=listed, found=unknown[0], fix=fix)
+    named = {word: [number for number, name in enumerate(names) if name == word] for word in words}
+    return tuple(dict.fromkeys(number for word in words for number in named[word] or [int(word)]))
 
 
 def _of_classes(batches: Iterator[Any], numbers: Sequence[int]) -> Iterator[Any]:

@@ -142,7 +142,10 @@ class ObjectsWriter:
         """
         if self._rows:
             self._write_group()
-        names = {str(self.metadata.name_of(number) or number): n for number, n in sorted(self._classes.items())}
+        # Several classes may have one name, as those that COCO left out are all called N/A.
+        names: Counter[str] = Counter()
+        for number, n in sorted(self._classes.items()):
+            names[self.metadata.name_of(number) or str(number)] += n
         counts = Counts(self._total, names, oversized)
         types = sorted(_TYPES.get(number, "GeometryCollection") for number in self._types)
         geo = geo_metadata(types, self._bounds, self._crs)

@@ -131,6 +131,7 @@ def test_classes_of_objects_are_chosen_and_keep_their_ids(ships, tmp_path):
     ("kind", "words", "told"),
     [
         ("csv", "water", "expected names (cell, odd"),
+        ("csv", "99999999999", "--classes: expected names (cell"),
         ("csv", "a,,b", "a comma between"),
         ("cog", "1", "--classes: expected a format of objects, found --to cog"),
     ],

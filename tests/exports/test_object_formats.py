@@ -133,6 +133,18 @@ def test_lines_are_features_one_by_one_and_in_wgs_84(exported, ships):
     assert all(strict(line)["type"] == "Feature" for line in lines)
 
 
+def test_what_has_no_longitude_and_latitude_is_refused_for_lines_and_kept_by_the_others(tmp_path):
+    # A disc of the earth seen from 36,000 km: its corners are sky.
+    full_disc = pyproj.CRS.from_proj4("+proj=geos +h=35785831 +lon_0=0 +sweep=y").to_wkt()
+    disc = ObjectsMetadata("detect", (100, 100), crs=full_disc, transform=(110e3, 0.0, -5.5e6, 0.0, -110e3, 5.5e6))
+    rows = table(np.array([shapely.box(0, 0, 2, 2), shapely.box(50, 50, 52, 52)]), disc, measured=False)
+    with pytest.raises(UsageError, match="1 that lie where the CRS has none"):
+        export_geojson(of_rows(rows, disc), tmp_path / "a.geojsonl")
+    assert list(tmp_path.iterdir()) == []
+    export_flatgeobuf(of_rows(rows, disc), tmp_path / "a.fgb")
+    assert len(geopandas.read_file(tmp_path / "a.fgb")) == 2
+
+
 def test_lines_of_a_slide_are_in_pixels(exported, cells):
     lines = exported("cells", "a.geojsonl").read_text().splitlines()
     found = [shapely.geometry.shape(json.loads(line)["geometry"]) for line in lines]

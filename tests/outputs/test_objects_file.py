@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 
 import geopandas
 import numpy as np
@@ -103,6 +104,14 @@ def test_counts_and_metadata_come_back(rows):
     assert (counts.total, counts.oversized) == (500, 3)
     assert counts.per_class == {NAMES[0]: numbers.count(0), NAMES[1]: numbers.count(1), "2": numbers.count(2)}
     assert stored_metadata(pa.schema([])) is None
+
+
+def test_classes_of_one_name_are_counted_together():
+    named = replace(SLIDE, class_names=("N/A", "cell", "N/A"))
+    content = io.BytesIO()
+    numbers = write_table(content, table(shapes(200, 400.0), named), named)
+    assert sum(numbers.per_class.values()) == numbers.total == 200
+    assert set(numbers.per_class) == {"N/A", "cell"}
 
 
 @pytest.mark.parametrize("metadata", [SLIDE, SCENE])
