@@ -79,3 +79,8 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}m {rest:02d}s"
     return f"{minutes // 60}h {minutes % 60:02d}m"
+
+
+def one_line(text: str) -> str:
+    """Text from elsewhere without line breaks, and with what could steer a terminal spelled out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
-from gigatile.cli.progress_text import cohort_ended, one_line, phase_ended
+from gigatile.cli.progress_text import cohort_ended, phase_ended
 from gigatile.cli.snapshot import Snapshot
 from gigatile.cli.tally import Tally
 from gigatile.events import IMAGE_PHASES, BlockFinished, CohortEnded, Event, ImageEnded, PhaseStarted, Warned
+from gigatile.units import one_line
 
 SHOWN_FAILURES = 5
 """Failed blocks, and failed images, that are told one by one; the rest is counted."""

@@ -42,7 +42,6 @@ from gigatile.cli.progress_text import (
     failures,
     image_progress,
     memory,
-    one_line,
     pixels,
     speed,
     stages,
@@ -50,7 +49,7 @@ from gigatile.cli.progress_text import (
 from gigatile.cli.progress_text import eta as time_to_end
 from gigatile.cli.snapshot import ImagesSnapshot, Snapshot
 from gigatile.events import IMAGE_PHASES, CohortEnded, CohortStarted, Event, RunStarted
-from gigatile.units import format_bytes, format_seconds
+from gigatile.units import format_bytes, format_seconds, one_line
 
 _STYLES = {Tone.PLAIN: "", Tone.WARNING: "yellow", Tone.FAILURE: "red"}
 _ACTIVE_SHOWN = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gigatile.cli.counts import STAGES
 from gigatile.cli.snapshot import ActiveImage, ImagesSnapshot, Snapshot
-from gigatile.units import format_bytes, format_seconds
+from gigatile.units import format_bytes, format_seconds, one_line
 
 _ACTIVE_IN_LINE = 2
 """Images that a line names; the rest is counted."""
@@ -125,8 +125,3 @@ def _this_run(state: Snapshot, images: ImagesSnapshot) -> str:
         return took
     mpx = (state.pixels_done - images.pixels_before) / 1e6
     return f"{mpx:,.1f} Mpx {took} ({mpx / max(state.elapsed_seconds, 1e-9):.2f} Mpx/s)"
-
-
-def one_line(text: str) -> str:
-    """Text from elsewhere without line breaks, and with what could steer a terminal spelled out."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))

@@ -38,9 +38,13 @@ def checked_labels(where: str, given: tuple[int, ...], result: np.ndarray[Any, A
     maps = result[:, 0] if result.ndim == 4 and result.shape[1] == 1 else result
     if maps.shape != (n, height, width):
         expected = f"labels, an array ({n}, {height}, {width})"
-        raise BlockError(where, expected=expected, found=f"shape {result.shape}")
+        fix = "Of channels --postprocess makes labels: components, watershed, ...; boxes want --task detect."
+        raise BlockError(where, expected=expected, found=f"shape {result.shape}", fix=fix)
     if maps.dtype.kind not in "iu":
-        fix = "Return integers, 0 for background: .astype(numpy.int32), for example."
+        fix = (
+            "If it says of each pixel how likely it is in an object, type --postprocess components, or another method; "
+            "if it gives labels, let it return integers, 0 for background."
+        )
         raise BlockError(where, expected="labels that are integers", found=f"dtype {maps.dtype}", fix=fix)
     for least, worst in ((True, maps.min(initial=0)), (False, maps.max(initial=0))):
         if worst < 0 if least else worst > MOST_LABEL:

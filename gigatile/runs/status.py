@@ -15,10 +15,12 @@ from gigatile.outputs.omezarr import read_layouts
 from gigatile.plans.stages import Stage, Task, stages_of
 from gigatile.runs.directory import RunDirectory
 from gigatile.tiling.tiling import Blocks
-from gigatile.units import format_bytes, format_seconds
+from gigatile.units import format_bytes, format_seconds, one_line
 
 VISIBLE = 0.005
 """Share of class disagreements between neighbours from which on seams are reported as visible."""
+CLASSES_SHOWN = 20
+"""Of objects, in a line; all of them are in the JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +132,18 @@ class Status:
         return "\n".join(lines)
 
 
+def _class_text(name: str) -> str:
+    """A class as people read it; those without a name are known by their number."""
+    return f"of class {name}" if name.isdecimal() else one_line(name)
+
+
 def objects_lines(objects: Mapping[str, Any] | None) -> list[str]:
     """How many objects there are, as text; nothing where none were looked for."""
     if objects is None:
         return []
-    classes = ", ".join(f"{count:,} {name}" for name, count in objects["per_class"].items())
+    known = [f"{count:,} {_class_text(name)}" for name, count in objects["per_class"].items()]
+    more = len(known) - CLASSES_SHOWN
+    classes = ", ".join(known[:CLASSES_SHOWN]) + (f", and {more:,} more classes" if more > 0 else "")
     lines = [f"objects     {objects['total']:,}{f': {classes}' if classes else ''}"]
     if objects["oversized"]:
         lines.append(

@@ -13,7 +13,7 @@ from gigatile.cli.account import Account, Tone
 from gigatile.cli.meter import Meter
 from gigatile.cli.progress import JsonDisplay, PlainDisplay, open_display
 from gigatile.cli.progress_rich import frame, shortened
-from gigatile.cli.progress_text import one_line, plain_line
+from gigatile.cli.progress_text import plain_line
 from gigatile.cli.snapshot import ActiveImage, ImagesSnapshot, Snapshot
 from gigatile.cli.tally import Tally
 from gigatile.events import (
@@ -28,6 +28,7 @@ from gigatile.events import (
     TilesInferred,
     Warned,
 )
+from gigatile.units import one_line
 
 BUSY = {"read": 1.0, "infer": 8.0, "blend": 0.5, "write": 0.5}
 BLOCK = 1_000_000

@@ -11,7 +11,7 @@ import gigatile as gt
 from gigatile.errors import Cancelled, RunRefused
 from gigatile.events import BlockFinished, RunEnded, RunStarted
 from gigatile.runs.directory import RunDirectory
-from gigatile.runs.status import status
+from gigatile.runs.status import objects_lines, status
 from tests.runs.memory_store import MemoryStore, copy_tree
 from tests.small_runs import BLOCKS, TILING, cli, document, entries, run_small
 
@@ -170,3 +170,12 @@ def test_the_map_of_seams_has_each_blocks_own_score_and_shows_where_tiles_disagr
         assert min(row[2:]) > 1e-3
     assert document(tmp_path / "out")["seam_map"] == [list(row) for row in seams]
     assert 0 < result.status.seam_score < max(max(row) for row in seams)
+
+
+def test_classes_are_told_so_that_a_line_stays_a_line_and_steers_no_terminal():
+    counts = {"total": 12, "oversized": 0}
+    assert objects_lines({**counts, "per_class": {"ship": 9, "3": 3}}) == ["objects     12: 9 ship, 3 of class 3"]
+    (line,) = objects_lines({**counts, "per_class": {"a\x1b[2J\n": 12}})
+    assert line.isprintable()
+    (line,) = objects_lines({**counts, "per_class": {f"c{number}": 1 for number in range(5000)}})
+    assert line.endswith("1 c19, and 4,980 more classes")
