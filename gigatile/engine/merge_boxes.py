@@ -17,14 +17,14 @@ import numpy.typing as npt
 from gigatile.engine.batches import Progress
 from gigatile.engine.find_boxes import reach
 from gigatile.engine.objects_table import box_batch, check_columns, factors_of, metadata_of, write_objects
-from gigatile.engine.parts import TableReader, sorted_source, write_tables
+from gigatile.engine.parts import ROWS, TableReader, sorted_source, write_tables
 from gigatile.engine.record import BlockKey
 from gigatile.errors import Cancelled
 from gigatile.images.image import Image
 from gigatile.objects.box_tables import PLACE, from_table, to_table
 from gigatile.objects.boxes import Boxes
 from gigatile.objects.seam_boxes import SeamBoxes
-from gigatile.objects.sorted_rows import Source, merged
+from gigatile.objects.sorted_rows import Source, few_at_once, merged
 from gigatile.outputs.objects_schema import ORIENTED
 from gigatile.outputs.shard import ShardReceipt
 from gigatile.plans.finding import Detect
@@ -119,7 +119,7 @@ class MergeBoxes:
         )
         table = _Table(plan)
         more = ORIENTED if oriented else ()
-        rows = merged(in_turn(closed, seam_sources(store, seams)))
+        rows = few_at_once(merged(in_turn(closed, seam_sources(store, seams))), ROWS)
         with progress.clock.stage("write"):
             return write_objects(store, table.metadata, more, table.batches(rows, progress), table.oversized())
 

@@ -19,7 +19,7 @@ from gigatile.engine.batches import Progress
 from gigatile.engine.find_labels import channels_of
 from gigatile.engine.merge_boxes import SEAMS, Parts, check_stop, in_turn, seam_sources
 from gigatile.engine.objects_table import factors_of, metadata_of, objects_batch, write_objects
-from gigatile.engine.parts import TableReader, sorted_source, write_tables
+from gigatile.engine.parts import ROWS, TableReader, sorted_source, write_tables
 from gigatile.engine.record import BlockKey
 from gigatile.errors import BlockError
 from gigatile.images.image import Image
@@ -28,7 +28,7 @@ from gigatile.objects.instance_rows import to_objects
 from gigatile.objects.label_rasters import unpacked
 from gigatile.objects.relabel import numbering
 from gigatile.objects.seam_labels import SeamLabels
-from gigatile.objects.sorted_rows import merged
+from gigatile.objects.sorted_rows import few_at_once, merged
 from gigatile.outputs.objects_schema import measurement_columns
 from gigatile.outputs.shard import ShardReceipt
 from gigatile.plans.finding import Instances
@@ -65,7 +65,7 @@ class MergeLabels:
             sorted_source(store, name, parts.top(row)) for row in parts.rows for name in parts.keys(row, "closed")
         )
         metadata, more = metadata_of(plan), measurement_columns(plan.image.channels)
-        rows = merged(in_turn(closed, seam_sources(store, seams)))
+        rows = few_at_once(merged(in_turn(closed, seam_sources(store, seams))), ROWS)
         with progress.clock.stage("write"):
             receipt = write_objects(store, metadata, more, self._batches(rows, progress), iter([0]))
         store.write(NUMBERED, b"")

@@ -98,6 +98,12 @@ def merged(sources: Iterable[Source]) -> Iterator[Any]:
             yield in_order(pa.concat_tables(ready))
 
 
+def few_at_once(tables: Iterable[Any], rows: int) -> Iterator[Any]:
+    """The same rows in slices of at most so many, so that what is made of them stays small."""
+    for table in tables:
+        yield from (table.slice(start, rows) for start in range(0, table.num_rows, rows))
+
+
 def _cut(held: list[Any], bound: float) -> tuple[list[Any], list[Any]]:
     """What has to wait, and the rows above `bound`."""
     import numpy as np

@@ -39,6 +39,15 @@ LABEL_BYTES = 96
 """For each pixel of a window while it is labelled (distances, flows), numbered, compared and measured."""
 PX_A_LABEL, LABEL_ROW_BYTES = 100, 1000
 """At least so many pixels an object, and bytes for each, with its outline."""
+GROUP_BYTES = {False: 44 * MIB, True: 132 * MIB}
+"""Of a row group of 65,536 objects while it is gathered and encoded: boxes, instances. Over the first group, resident
+memory went from 167 to 213 MiB for boxes and from 227 to 322 for instances 16 px apart, whose outlines are short."""
+PIECE_BYTES = {False: 5 * MIB, True: 10 * MIB}
+"""Of the sorted rows of one block while all are merged: its file, and two pieces of 4,096 rows, decoded. Inferred: with
+18 instead of 9 blocks side by side, 4 instead of 1 million instances, the peak of a whole run was 186 MiB higher."""
+FREED = 1 / 3
+"""Share of what finding took that merging finds free again: 268 MiB had gone down to 214 as it began, 135 of them the
+base."""
 SLACK = 0.08
 """Share of the parts that an allocator may hold beyond what was asked of it."""
 
@@ -186,6 +195,14 @@ class Demand:
         window = side_y * side_x * (LABEL_BYTES + 16 * channels + 4 * self.trial.channels_out)
         return held + window + pixels // PX_A_LABEL * LABEL_ROW_BYTES + max(pixels // 8, 4 * pixels // 50)
 
+    def _merging_bytes(self) -> int:
+        """What the one block takes that merges all: sorted rows of two rows of blocks, and a row group of the table."""
+        if self.finding is None:
+            return 0
+        instances = isinstance(self.finding, Instances)
+        across = -(-self.grid.x.length // self.block[1])
+        return GROUP_BYTES[instances] + 2 * across * PIECE_BYTES[instances]
+
     def fitted(self, budget_bytes: int, lanes: int, processes: int = 0) -> MemoryPlan:
         """Lanes as wanted, and as much cache as is useful and left."""
         in_one = 1 if processes else lanes
@@ -203,11 +220,16 @@ class Demand:
         parts |= {name: in_one * size for name, size in self.lane_parts().items()}
         if self.passes:
             parts["other scales"] = in_one * self._scales_bytes()
+        found = sum(size for name, size in parts.items() if name != "base")
+        merging = max(self._merging_bytes() - int(FREED * found), 0)
         parts["allocator slack"] = int(SLACK * sum(parts.values()))
         if processes:
             # All workers and the process that hands out blocks.
             parts = {name: processes * size for name, size in parts.items()}
             parts["client"] = self.base_bytes + LIBRARIES_BYTES
+        if merging:
+            # By one process, once nothing is found any more.
+            parts["merging of objects"] = merging
         least, enough = self._useful_cache(in_one)
         wanted = [useful_cache(scaled, self.image, self._blocks, in_one) for scaled in self.passes]
         left = (budget_bytes - sum(parts.values())) // max(processes, 1) - sum(low for low, _ in wanted)
