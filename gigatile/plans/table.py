@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gigatile.plans.finding import Instances
 from gigatile.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         ("channels", ", ".join(plan.image.channels)),
         (
             "model",
-            f"{plan.model.model.name} on {plan.model.model.device}, {plan.trial.channels_out} channels out",
+            f"{plan.model.model.name} on {plan.model.model.device}, {_gives(plan)}",
         ),
         (
             "tiles",
@@ -42,8 +43,8 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         *([] if plan.finding is None else [("objects", _objects(plan))]),
         (
             "blocks",
-            f"{plan.blocks.count}{some} of {plan.block[0]} x {plan.block[1]} px (shards), "
-            f"chunks of {plan.chunk[0]} x {plan.chunk[1]} px",
+            f"{plan.blocks.count}{some} of {plan.block[0]} x {plan.block[1]} px"
+            + (f" (shards), chunks of {plan.chunk[0]} x {plan.chunk[1]} px" if plan.layouts else ""),
         ),
         (
             "inference",
@@ -61,6 +62,15 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         ("time", f"{format_seconds(plan.eta_seconds)} in the model, from one trial tile"),
     ]
     return lines + memory.lines()
+
+
+def _gives(plan: Plan) -> str:
+    """What the model makes of a tile."""
+    if plan.task == "detect":
+        return "boxes out"
+    if isinstance(plan.finding, Instances) and plan.finding.method is None:
+        return "labels out"
+    return f"{plan.trial.channels_out} channels out"
 
 
 def _objects(plan: Plan) -> str:
