@@ -1,11 +1,12 @@
-"""Scores of pipelines/nuclei-instances on the pictures that it was not trained on: whole, tiled, and what was before.
+"""Scores of the pipelines for single nuclei on pictures that they were not trained on: whole, tiled, what was before.
 
 ::
 
     picture ─┬─ U-Net and components (nuclei/baseline.py)                         ─▶ baseline
              ├─ model.onnx on all of it, pipeline.yaml's postprocess on all of it ─▶ whole
-             └─ gigatile run --pipeline nuclei-instances --tile N                 ─▶ tiled     (with --tile N)
+             └─ gigatile run --pipeline PIPELINE --tile N                         ─▶ tiled     (with --tile N)
 
+Fluorescence is given to pipelines/nuclei-fluo-instances, stained tissue to pipelines/nuclei-he-instances.
 Cells, in which maps become labels, are about 1,024 px wide, so that of most pictures one cell is all; --cell N makes
 them smaller, so that nuclei are cut and joined again.
 
@@ -35,7 +36,13 @@ from gigatile.testing.instance_scores import DSB2018_THRESHOLDS, Counts, counted
 from scripts.nuclei.baseline import baseline, session_of
 from scripts.nuclei.pictures import HELD_OUT, KINDS, TRAIN, Picture, normalised, read
 
-FOLDER = Path(__file__).resolve().parent.parent / "pipelines" / "nuclei-instances"
+PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
+FOLDERS = {"fluo": "nuclei-fluo-instances", "he": "nuclei-he-instances"}
+"""The pipeline of each kind of pictures."""
+NORMALISED: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {
+    "zscore": normalised,
+    "none": lambda pixels: pixels.astype(np.float32) * np.float32(1 / 255),
+}
 MULTIPLE = 8
 AP_AT = DSB2018_THRESHOLDS
 
@@ -45,6 +52,7 @@ class Pipeline:
     """The parts of a pipeline that scoring the whole picture needs."""
 
     model: Path
+    normalise: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     halo: int
     method: Postprocess
 
@@ -52,16 +60,17 @@ class Pipeline:
     def of(cls, folder: Path) -> Pipeline:
         """Read pipeline.yaml."""
         keys = yaml.safe_load((folder / "pipeline.yaml").read_text())
-        if keys["normalize"] != "zscore":
-            raise SystemExit(f"{folder}: scored with normalize: zscore, not {keys['normalize']}")
-        return cls(folder / keys["model"], keys["overlap"] // 2, parse_postprocess(keys["postprocess"]))
+        if keys["normalize"] not in NORMALISED:
+            raise SystemExit(f"{folder}: scored with normalize: {' or '.join(NORMALISED)}, not {keys['normalize']}")
+        method = parse_postprocess(keys["postprocess"])
+        return cls(folder / keys["model"], NORMALISED[keys["normalize"]], keys["overlap"] // 2, method)
 
     def maps(self, picture: Picture) -> NDArray[np.float32]:
         """What the model says of the whole picture, shape (2, y, x).
 
         The picture is mirrored by the halo all around, and then on the right and at the bottom to a multiple of 8.
         """
-        pixels = normalised(picture.pixels)
+        pixels = self.normalise(picture.pixels)
         height, width = pixels.shape[1:]
         sides = [(self.halo, self.halo + -(side + 2 * self.halo) % MULTIPLE) for side in (height, width)]
         padded = np.pad(pixels, ((0, 0), *sides), mode="reflect")
@@ -146,14 +155,16 @@ def scored(given: argparse.Namespace, names: Sequence[str]) -> Table:
     """Every way on every picture."""
     from PIL import Image
 
-    pipeline, table = Pipeline.of(given.pipeline), Table()
+    table = Table()
+    folders = {kind: given.pipelines / name for kind, name in FOLDERS.items()}
+    pipelines = {kind: Pipeline.of(folder) for kind, folder in folders.items()}
     for name in names:
         picture = read(given.folder, name)
         table.add("baseline", picture, baseline(picture, given.baseline))
-        found: NDArray[Any] = pipeline.whole(picture)
+        found: NDArray[Any] = pipelines[picture.kind].whole(picture)
         table.add("whole", picture, found)
         if given.tile:
-            found = tiled(given.pipeline, given.folder / f"{name}.png", given.tile, given.cell)
+            found = tiled(folders[picture.kind], given.folder / f"{name}.png", given.tile, given.cell)
             table.add("tiled", picture, found)
         if given.pictures:
             given.pictures.mkdir(parents=True, exist_ok=True)
@@ -163,10 +174,10 @@ def scored(given: argparse.Namespace, names: Sequence[str]) -> Table:
 
 def main() -> None:
     """Score, print, and compare."""
-    parser = argparse.ArgumentParser(description="Score pipelines/nuclei-instances on held-out pictures.")
+    parser = argparse.ArgumentParser(description="Score the pipelines for single nuclei on held-out pictures.")
     parser.add_argument("folder", type=Path, help="pictures of DSB2018: NAME.png and NAME_labels.tif")
     parser.add_argument("--baseline", type=Path, required=True, help="unet2d_nuclei_broad_dynamic.onnx")
-    parser.add_argument("--pipeline", type=Path, default=FOLDER, help="folder with pipeline.yaml")
+    parser.add_argument("--pipelines", type=Path, default=PIPELINES, help="folder with the folders of both")
     parser.add_argument("--tile", type=int, default=0, help="also run in tiles of this size")
     parser.add_argument(
         "--cell", type=int, default=1024, help="with --tile: side of cells, as near as whole chunks allow"

@@ -17,7 +17,9 @@ its surroundings and on nothing else. Upsampling repeats pixels: origins of tile
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -44,11 +46,12 @@ class Layers(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """(n, 3, h, w) of z-scored pixels to (n, 2, h, w) logits; h and w multiples of 8."""
+    """(n, inputs, h, w), z-scored, to (n, 2, h, w) logits; h and w multiples of 8."""
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: int = 3) -> None:
         super().__init__()
-        givens = (3, *WIDTHS[:-1])
+        self.inputs = inputs
+        givens = (inputs, *WIDTHS[:-1])
         self.down = nn.ModuleList(Layers(given, width, width) for given, width in zip(givens, WIDTHS, strict=True))
         self.up = nn.ModuleList(Layers(2 * width + width, width) for width in WIDTHS[-2::-1])
         self.head = nn.Conv2d(WIDTHS[0], len(OUTPUTS), 1)
@@ -90,6 +93,54 @@ class _Graph:
         return x
 
 
+@dataclass(frozen=True, slots=True)
+class Front:
+    """First layers that see one stain, pixel by pixel: ``(max(weights . log(clip(rgb)), 0) - mean) / deviation``."""
+
+    darkest: float
+    """Lowest value that has its own logarithm; what is darker counts as this."""
+    weights: NDArray[np.float64]
+    """Shape (3,): how much the logarithm of red, green and blue counts."""
+    mean: float
+    deviation: float
+
+    def add(self, graph: _Graph) -> str:
+        """Add the layers behind ``image``; the name of what they give."""
+
+        def number(name: str, value: object) -> str:
+            return graph.number(name, np.asarray(value, np.float32))
+
+        lit = graph.node("Clip", ["image", number("darkest", self.darkest), number("white", 1)], "lit")
+        weights = number("unmix", self.weights.reshape(1, 3, 1, 1))
+        stain = graph.node(
+            "Relu", [graph.node("Conv", [graph.node("Log", [lit], "logs"), weights], "unmixed")], "stain"
+        )
+        above = graph.node("Sub", [stain, number("mean", self.mean)], "above")
+        return graph.node("Div", [above, number("deviation", self.deviation)], "standard")
+
+
+def load(network: UNet, path: Path) -> None:
+    """Start from the weights of a graph that `to_onnx` wrote, batch norm at rest: it then adds and scales, no more.
+
+    Where the graph has several inputs and the network one, that stands for all of them.
+    """
+    given = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in onnx.load(path).graph.initializer}
+    parts = [(f"down_{i}", p) for i, p in enumerate(network.down)] + [(f"up_{i}", p) for i, p in enumerate(network.up)]
+    with torch.no_grad():
+        for name, layers in parts:
+            modules = list(layers.children())
+            for i, (conv, norm) in enumerate(zip(modules[::3], modules[1::3], strict=True)):
+                assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+                assert norm.running_var is not None
+                weight = given[f"{name}_{i}_weight"]
+                conv.weight.copy_(weight if weight.shape == conv.weight.shape else weight.sum(1, keepdim=True))
+                norm.bias.copy_(given[f"{name}_{i}_bias"])
+                norm.running_var.fill_(1 - norm.eps)
+        assert network.head.bias is not None
+        network.head.weight.copy_(given["head_weight"])
+        network.head.bias.copy_(given["head_bias"])
+
+
 def folded(conv: nn.Module, norm: nn.Module) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weight and bias of a convolution that does what it and the batch norm behind it do, folded in float64."""
 
@@ -104,12 +155,16 @@ def folded(conv: nn.Module, norm: nn.Module) -> tuple[NDArray[np.float32], NDArr
     return weight.astype(np.float32), bias.astype(np.float32)
 
 
-def to_onnx(network: UNet) -> onnx.ModelProto:
-    """The graph: ``image`` (n, 3, h, w), z-scored -> ``maps`` (n, 2, h, w), 0 to 1, float32, opset 17."""
+def to_onnx(network: UNet, front: Front | None = None) -> onnx.ModelProto:
+    """The graph: ``image`` (n, 3, h, w) -> ``maps`` (n, 2, h, w), 0 to 1, float32, opset 17.
+
+    ``image`` is what the network was trained on, or, with `front`, red, green and blue between 0 and 1.
+    """
     graph = _Graph()
+    x = "image" if front is None else front.add(graph)
     quarter = graph.number("squeeze", np.array(SQUEEZE, np.float32))
     double = graph.number("double", np.array([1, 1, 2, 2], np.float32))
-    x = graph.node("Softsign", [graph.node("Mul", ["image", quarter], "scaled")], "squeezed")
+    x = graph.node("Softsign", [graph.node("Mul", [x, quarter], "scaled")], "squeezed")
     kept = []
     for i, layers in enumerate(network.down):
         if i:
@@ -127,11 +182,12 @@ def to_onnx(network: UNet) -> onnx.ModelProto:
         graph.number("head_bias", to_numpy(network.head.bias)),
     ]
     graph.node("Sigmoid", [graph.node("Conv", [x, *head], "logits")], "maps")
+    inputs = network.inputs if front is None else 3
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
-            "nuclei-instances",
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+            "nuclei",
+            [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", inputs, "h", "w"])],
             [helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["n", len(OUTPUTS), "h", "w"])],
             graph.numbers,
         ),

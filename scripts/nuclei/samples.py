@@ -45,35 +45,14 @@ class Samples:
         rng = self._rng
         source = self._made if rng.random() < SYNTHETIC_SHARE else self._real
         choices = source[kind]
-        piece = self._cut(choices[rng.integers(len(choices))])
+        piece = cut(choices[rng.integers(len(choices))], self._side, ZOOM, rng)
         piece[:3] = self._recoloured(piece[:3], kind)
         return piece
-
-    def _cut(self, stack: torch.Tensor) -> torch.Tensor:
-        """A turned, zoomed, flipped and sheared square, mirrored where it reaches beyond the picture."""
-        rng, side = self._rng, self._side
-        height, width = stack.shape[1:]
-        zoom = np.exp(rng.uniform(np.log(ZOOM[0]), np.log(ZOOM[1])))
-        turn, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.18)
-        flip = rng.choice([-1.0, 1.0])
-        grid = np.mgrid[:side, :side].astype(np.float64) - (side - 1) / 2
-        v, u = grid[0] / zoom, grid[1] * flip * stretch / zoom
-        y = rng.uniform(0, height) + u * np.sin(turn) + v * np.cos(turn)
-        x = rng.uniform(0, width) + u * np.cos(turn) - v * np.sin(turn)
-        places = np.stack([2 * x / width - 1, 2 * y / height - 1], -1)
-        found = F.grid_sample(
-            stack[None],
-            torch.from_numpy(places[None].astype(np.float32)),
-            mode="bilinear",
-            padding_mode="reflection",
-            align_corners=False,
-        )
-        return found[0]
 
     def _recoloured(self, pixels: torch.Tensor, kind: str) -> torch.Tensor:
         rng = self._rng
         if rng.random() < 0.3:
-            pixels = _blurred(pixels, float(rng.uniform(0.4, 1.5)))
+            pixels = blurred(pixels, float(rng.uniform(0.4, 1.5)))
         if rng.random() < 0.3:
             strength = rng.uniform(0, 0.2)
             pixels = pixels + torch.from_numpy(rng.normal(0, strength, pixels.shape).astype(np.float32))
@@ -99,9 +78,32 @@ def _stack(picture: Picture) -> torch.Tensor:
     return torch.from_numpy(both)
 
 
-def _blurred(pixels: torch.Tensor, sigma: float) -> torch.Tensor:
+def cut(stack: torch.Tensor, side: int, range_of_zoom: tuple[float, float], rng: np.random.Generator) -> torch.Tensor:
+    """A turned, zoomed, flipped and sheared square, mirrored where it reaches beyond the picture."""
+    height, width = stack.shape[1:]
+    zoom = np.exp(rng.uniform(np.log(range_of_zoom[0]), np.log(range_of_zoom[1])))
+    turn, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.18)
+    flip = rng.choice([-1.0, 1.0])
+    grid = np.mgrid[:side, :side].astype(np.float64) - (side - 1) / 2
+    v, u = grid[0] / zoom, grid[1] * flip * stretch / zoom
+    y = rng.uniform(0, height) + u * np.sin(turn) + v * np.cos(turn)
+    x = rng.uniform(0, width) + u * np.cos(turn) - v * np.sin(turn)
+    places = np.stack([2 * x / width - 1, 2 * y / height - 1], -1)
+    found = F.grid_sample(
+        stack[None],
+        torch.from_numpy(places[None].astype(np.float32)),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )
+    return found[0]
+
+
+def blurred(pixels: torch.Tensor, sigma: float) -> torch.Tensor:
+    """A Gaussian blur of (c, y, x) over 9 taps, mirrored at the edge."""
+    channels = len(pixels)
     taps = torch.exp(-0.5 * (torch.arange(-4, 5) / sigma) ** 2)
     taps = taps / taps.sum()
     padded = F.pad(pixels[None], (4, 4, 4, 4), mode="reflect")
-    rows = F.conv2d(padded, taps.view(1, 1, 1, -1).expand(3, 1, 1, 9), groups=3)
-    return F.conv2d(rows, taps.view(1, 1, -1, 1).expand(3, 1, 9, 1), groups=3)[0]
+    rows = F.conv2d(padded, taps.view(1, 1, 1, -1).expand(channels, 1, 1, 9), groups=channels)
+    return F.conv2d(rows, taps.view(1, 1, -1, 1).expand(channels, 1, 9, 1), groups=channels)[0]
