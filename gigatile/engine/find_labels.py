@@ -101,7 +101,7 @@ class FindLabels:
             for cell in made:
                 window = self._cells.window(cell.row, cell.col)
                 with progress.clock.stage("read"):
-                    pixels = read(window)[0]
+                    pixels = self._intensities(window, read)
                 with progress.clock.stage("blend"):
                     instances.add(
                         cell.row,
@@ -114,6 +114,19 @@ class FindLabels:
         with progress.clock.stage("blend"):
             part = instances.finish()
         return self._stored(key, part, progress)
+
+    def _intensities(self, window: Region, read: Read) -> Array:
+        """Stored values (c, h, w) of a window of the result; where that has other pixels than the image, those under
+        their centres."""
+        output, (height, width) = self._plan.grid.y.output, self._plan.image.grid_shape
+        if output.scale == 1:
+            return read(window)[0]
+        # A last, cut pixel may have its centre beyond the image: it goes with the image's last.
+        rows = np.minimum(output.sources(window.y0, window.y1), height - 1)
+        cols = np.minimum(output.sources(window.x0, window.x1), width - 1)
+        hull = Region(int(rows[0]), int(cols[0]), int(rows[-1]) + 1, int(cols[-1]) + 1)
+        pixels = read(hull)[0]
+        return np.asarray(pixels[:, (rows - hull.y0)[:, None], cols - hull.x0])
 
     def _stored(self, key: BlockKey, part: Part, progress: Progress) -> ShardReceipt:
         if not part.labels.num_rows or not part.rows.num_rows:

@@ -65,3 +65,27 @@ def test_what_a_model_says_of_invalid_pixels_joins_nothing(tmp_path, objects, mo
     pixels[0, 50:70, 245:255] = 255  # nodata, and as bright as can be
     _, rows = found(pixels, tmp_path / "out", objects=objects, model=model, nodata=255)
     assert {(row["xmin"], row["xmax"]) for row in rows} == {(200.0, 245.0), (255.0, 300.0)}
+
+
+def halved(batch):
+    return batch[:, :1, ::2, ::2]
+
+
+def doubled(batch):
+    return batch[:, :1].repeat(2, axis=2).repeat(2, axis=3)
+
+
+@pytest.mark.parametrize("model", [bright, halved, doubled])
+def test_intensities_are_those_of_the_image_under_the_object_whatever_the_resolution_of_the_result(tmp_path, model):
+    pixels = np.zeros((1, 301, 331), np.uint8)
+    pixels[0, 100:140, 200:260], pixels[0, 50:60, 10:30], pixels[0, 280:, 300:] = 200, 100, 150
+    tiling = gt.Tiling(tile=64, overlap=16)
+    image = Image(UnitSource(pixels, (64, 64)))
+    plan = gt.plan(image, gt.load_model(model), tiling, objects=Instances("components:threshold=0.3"))
+    rows = gt.run(plan, tmp_path / "out", durable=False).objects().to_pylist()
+    (name,) = [name for name in rows[0] if name.startswith("mean_")]
+    assert [(row["ymin"], row["xmin"], row[name]) for row in rows] == [
+        (50.0, 10.0, 100.0),
+        (100.0, 200.0, 200.0),
+        (280.0, 300.0, 150.0),
+    ]
