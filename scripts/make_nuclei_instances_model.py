@@ -28,10 +28,11 @@ import numpy as np
 import onnxruntime
 import torch
 
+from scripts.nuclei.amounts import DARKEST, UNMIXING
 from scripts.nuclei.network import Front, UNet, load, to_onnx
 from scripts.nuclei.pictures import TRAIN, Picture, read
 from scripts.nuclei.samples import Samples
-from scripts.nuclei.stain import DARKEST, DEVIATION, MEAN, UNMIXING, StainSamples
+from scripts.nuclei.stain import DEVIATION, MEAN, StainSamples
 
 PIPELINES = Path(__file__).resolve().parent.parent / "pipelines"
 FLUORESCENCE = PIPELINES / "nuclei-fluo-instances" / "model.onnx"

@@ -20,17 +20,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional as F
 
-from scripts.make_nuclei_model import RGB_FROM_HED
+from scripts.nuclei.amounts import amount, glow
 from scripts.nuclei.pictures import Picture, targets
 from scripts.nuclei.samples import blurred, cut
 from scripts.nuclei.synthetic import synthetic
 
 Array = NDArray[np.float32]
 
-DARKEST = 1 / 255
-"""A stored 0 has no logarithm; the darkest value that an 8-bit file can tell from it."""
-UNMIXING = -np.linalg.inv(RGB_FROM_HED)[:, 0]
-"""From the logarithm of red, green and blue to haematoxylin: Ruifrok and Johnston 2001, as in he-nuclei."""
 MEAN, DEVIATION = 0.5, 0.3
 """Of the amount in the stained pictures trained on, in round numbers: the network sees it as a z-score."""
 SYNTHETIC = 16
@@ -39,22 +35,6 @@ SHARES = {"he": 0.55, "fluo": 0.25, "synthetic": 0.2}
 """Share of the samples by where their nuclei come from."""
 ZOOM = {"he": (0.4, 1.5), "fluo": (0.3, 1.0), "synthetic": (0.5, 1.6)}
 """Nuclei of fluorescence pictures are up to 90 px wide, those of tissue at 0.5 um per pixel 8 to 40."""
-
-
-def amount(pixels: NDArray[np.uint8]) -> Array:
-    """Haematoxylin of a stained picture, shape (1, y, x), from 0 (glass) to about 2 (dark nuclei).
-
-    The same as the first layers of pipelines/nuclei-he-instances/model.onnx.
-    """
-    logs = np.log(np.clip(pixels.astype(np.float64) / 255, DARKEST, 1))
-    return np.maximum(np.tensordot(UNMIXING, logs, 1), 0)[None].astype(np.float32)
-
-
-def glow(pixels: NDArray[np.uint8]) -> Array:
-    """A fluorescence picture as an amount, shape (1, y, x): 0 in the dark, about 1 in nuclei."""
-    grey = pixels.mean(0, dtype=np.float64)
-    low, high = np.percentile(grey, [1, 99.5])
-    return np.clip((grey - low) / (high - low), 0, 2)[None].astype(np.float32)
 
 
 class StainSamples:

@@ -16,9 +16,9 @@ from gigatile.models.probe import measure as measured
 from gigatile.objects.postprocess.parse import parse_postprocess
 from gigatile.plans import finding
 from gigatile.testing.instance_scores import Counts, counted
+from scripts.nuclei.amounts import amount
 from scripts.nuclei.baseline import baseline
 from scripts.nuclei.pictures import HELD_OUT, KINDS, TRAIN, Picture, normalised, read, targets
-from scripts.nuclei.stain import amount
 from scripts.nuclei.synthetic import synthetic
 from scripts.score_nuclei_instances import FOLDERS, NORMALISED, PIPELINES, Pipeline, tiled
 from tests.data import data
