@@ -53,7 +53,7 @@ class Seen:
         """When the first task left; of ``time.perf_counter``."""
         self.tasks = 0
         self.blocks = [0] * len(work.plan.layouts)
-        """That came back, by level."""
+        """That came back, by stage."""
 
     def __getattr__(self, name: str) -> Any:
         # Whatever else executors ask of a run.
@@ -75,7 +75,7 @@ class Seen:
     def done(self, task: Task[Any], worker: str, outcome: Outcome) -> None:
         """See `Work.done`."""
         self.tasks += 1
-        self.blocks[task.keys[0].level] += len(outcome.results)
+        self.blocks[task.keys[0].stage] += len(outcome.results)
         self._work.done(task, worker, outcome)
 
 

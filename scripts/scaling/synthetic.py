@@ -107,7 +107,7 @@ def empty_record(key: BlockKey, layouts: Sequence[ArrayLayout], attempt: str) ->
     return BlockRecord(
         key,
         "empty",
-        layouts[key.level].region(key.row, key.col).pixels,
+        layouts[key.stage].region(key.row, key.col).pixels,
         skipped=1,
         units_decoded=1,
         seconds={"read": 0.0003, "blend": 0.0001, "write": 0.0001},

@@ -145,8 +145,7 @@ ONNX_CODE = """
 import resource, sys
 import numpy as np
 import gigatile as gt
-from gigatile.engine.batches import Inference
-from gigatile.engine.region import _halved
+from gigatile.engine.batches import Inference, _halved
 from gigatile.tiling.tiling import Tiling
 model = gt.load_model(sys.argv[1], scale=1.0)
 tiles = list(np.random.default_rng(0).random((64, 1, 256, 256), np.float32))
