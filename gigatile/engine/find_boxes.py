@@ -159,11 +159,10 @@ def interior(region: Region, grid: Grid, reach_px: float) -> Box:
 def placed(rows: Rows, grid: Grid, row: int, col: int, border: Border) -> Boxes:
     """What a detector gave for a tile, in pixels of the grid.
 
-    Boxes whose centre lies outside of the image are mirror images, or of nothing, and go; one that lies on the edge is
-    that of an object together with its mirror image. Where pixels of the edge are repeated beyond it, objects at the
-    edge are drawn out, and boxes stay that meet the image. Axis-aligned boxes are cut at what the tile sees of the
-    image. Turned ones stay as they are; those whose diagonal is longer than the tile's shorter side go: no tile can
-    have seen them.
+    Boxes whose centre lies outside of the image are mirror images, or of nothing, and go. Where pixels of the edge are
+    repeated beyond it, objects at the edge are drawn out, and boxes stay that meet the image. Axis-aligned boxes are cut
+    at what the tile sees of the image. Turned ones stay as they are; those whose diagonal is longer than the tile's
+    shorter side go: no tile can have seen them.
 
     Parameters
     ----------
@@ -176,12 +175,11 @@ def placed(rows: Rows, grid: Grid, row: int, col: int, border: Border) -> Boxes:
         What the tile saw beyond the image.
     """
     top, left = grid.y.read(row)[0], grid.x.read(col)[0]
-    height, width = grid.y.size, grid.x.size
     rows = np.asarray(rows, np.float64)
     scores, classes = rows[:, -2].astype(np.float32), rows[:, -1].astype(np.int32)
     if rows.shape[1] == 7:
         places = rows[:, :5] + [left, top, 0, 0, 0]
-        inside = (places[:, 0] >= 0) & (places[:, 0] <= width) & (places[:, 1] >= 0) & (places[:, 1] <= height)
+        inside = _in_image(places[:, 0], places[:, 1], grid, border)
         inside &= np.hypot(places[:, 2], places[:, 3]) <= min(grid.y.tile, grid.x.tile)
         # And not of a centre beside the tile, which would reach farther than anybody expects.
         y, x = places[:, 1] - top, places[:, 0] - left
@@ -189,12 +187,21 @@ def placed(rows: Rows, grid: Grid, row: int, col: int, border: Border) -> Boxes:
     else:
         places = rows[:, :4] + [left, top, left, top]
         x, y = (places[:, 0] + places[:, 2]) / 2, (places[:, 1] + places[:, 3]) / 2
-        inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height) | (border.rule == "edge")
+        inside = _in_image(x, y, grid, border) | (border.rule == "edge")
         sees = read_of(grid, row, col)
         np.clip(places[:, 0::2], sees.x0, sees.x1, out=places[:, 0::2])
         np.clip(places[:, 1::2], sees.y0, sees.y1, out=places[:, 1::2])
         inside &= (places[:, 2] > places[:, 0]) & (places[:, 3] > places[:, 1])
     return Boxes(places, scores, classes).take(inside)
+
+
+def _in_image(x: Rows, y: Rows, grid: Grid, border: Border) -> Rows:
+    """Whether centres lie in the image; of mirrored edges with the edge itself, where an object at the edge and its
+    mirror image have their middle."""
+    height, width = grid.y.size, grid.x.size
+    if border.rule == "symmetric":
+        return (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+    return (x >= 0) & (x < width) & (y >= 0) & (y < height)
 
 
 def _valid(boxes: Boxes, validity: Validity, kept: Kept | None, seen: Region) -> Boxes:

@@ -3,17 +3,15 @@
 ::
 
     open rows, strips ──▶ SeamLabels ──▶ parts/seams/0/rows.parquet ... ┐                  ┌─▶ objects.parquet
-    closed rows ────────────────────────────────────────────────────────┴─▶ merged ──▶ ids ┴─▶ parts/3/7/ids.npy ...
+    closed rows ────────────────────────────────────────────────────────┴─▶ merged ──▶ ids ┴─▶ parts/3/7/ids/ids.parquet ...
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gigatile.engine.batches import Progress
 from gigatile.engine.find_labels import channels_of
@@ -166,17 +164,13 @@ class _BlockIds:
                 self._write(row, self._waiting.pop(row))
 
     def _write(self, row: int, pieces: list[tuple[Ids, Ids]]) -> None:
+        import pyarrow as pa
+
         working, final = (np.concatenate(side) for side in zip(*pieces, strict=True))
         cols = (working >> np.uint64(LABEL_BITS)).astype(np.int64) % self._cells.cols // self._wide
         for col in np.unique(cols).tolist():
             here = cols == col
             order = np.argsort(working[here])
-            self._store.write(
-                f"{self._stage.key(row, col)}{IDS}", _bytes(np.stack([working[here][order], final[here][order]]))
-            )
-
-
-def _bytes(array: npt.NDArray[Any]) -> bytes:
-    sink = io.BytesIO()
-    np.save(sink, array)
-    return sink.getvalue()
+            ids = pa.table({"working": working[here][order], "final": final[here][order]})
+            folder = f"{self._stage.key(row, col)}{IDS}".removesuffix("ids.parquet")
+            write_tables(self._store, folder, {"ids": ids})

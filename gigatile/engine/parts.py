@@ -4,7 +4,7 @@
 
     parts/3/7/closed.parquet    finished rows, sorted
               open.parquet      rows that something in another block may still meet
-              ...               of instances also pairs, labels, and later ids.npy
+              ...               of instances also pairs, labels, and later ids/ids.parquet
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def write_tables(
         rows = (group or {}).get(name, ROWS)
         # Rows that stand alone hold what is compressed already.
         codec = "none" if rows == 1 else "zstd"
-        pyarrow.parquet.write_table(tables[name], sink, row_group_size=rows, compression=codec)
+        pyarrow.parquet.write_table(
+            tables[name], sink, row_group_size=rows, compression=codec, write_page_checksum=True
+        )
         content = sink.getbuffer()
         with store.writer(f"{folder}{name}.parquet") as writer:
             writer.write(content)
@@ -86,7 +88,8 @@ class TableReader:
         if content is None:
             raise _lost(store, key, "nothing")
         try:
-            self._file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(content))
+            buffer = pyarrow.BufferReader(content)
+            self._file = pyarrow.parquet.ParquetFile(buffer, page_checksum_verification=True)
         except (OSError, pyarrow.ArrowException) as error:
             raise _lost(store, key, str(error)) from error
         self._store, self._key = store, key

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from gigatile.engine.batches import Progress
 from gigatile.engine.parts import TableReader
 from gigatile.engine.record import BlockKey
-from gigatile.errors import BlockError
 from gigatile.images.image import Image
+from gigatile.objects.cells import Ids
 from gigatile.objects.label_rasters import unpacked
 from gigatile.objects.relabel import relabel
 from gigatile.outputs.shard import EMPTY_SHARD, ShardReceipt, ShardWriter
@@ -72,9 +69,7 @@ class Relabel:
         return labels
 
 
-def _ids(store: Store, folder: str) -> Any:
-    content = store.read(f"{folder}{IDS}")
-    if content is None:
-        fix = "Run `gigatile verify` on the directory, then the same command again."
-        raise BlockError(store.where(f"{folder}{IDS}"), expected="the ids of a block", found="nothing", fix=fix)
-    return np.load(io.BytesIO(content), allow_pickle=False)
+def _ids(store: Store, folder: str) -> tuple[Ids, Ids]:
+    """Working and final ids of a block, sorted by the former."""
+    table = TableReader(store, f"{folder}{IDS}").whole()
+    return table["working"].to_numpy(), table["final"].to_numpy()

@@ -24,7 +24,7 @@ Task = Literal["segment", "detect", "instances"]
 PREDICTION, PARTS, OBJECTS = "prediction.zarr", "parts", "objects.parquet"
 NUMBERED = f"{PARTS}/numbered"
 """Is there when the labels of all parts have their final numbers beside them."""
-IDS = "ids.npy"
+IDS = "ids/ids.parquet"
 """Those numbers: working and final ids of the labels of a block, uint64 (2, n), in its folder."""
 
 _NUMBER = "(0|[1-9][0-9]{0,9})"

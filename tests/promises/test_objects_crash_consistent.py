@@ -32,7 +32,7 @@ WAYS = {
     "instances": Way("labels", gt.Instances(), 2 * FIND + 1 + 4),
     "maps": Way("maps", gt.Instances("components:threshold=0.5"), 4 + 1 + 4 + 2, MAPS, "large"),
 }
-MERGE = "/seams/|ids.npy|/numbered|objects.parquet"
+MERGE = "/seams/|ids.parquet|/numbered|objects.parquet"
 """What a merge writes: tables of seams, the numbers for each block, a mark, and the table of objects."""
 
 

@@ -132,7 +132,7 @@ def test_a_shard_that_is_lost_with_one_part_is_done_again(source, out):
 
 @instances
 def test_a_shard_that_is_lost_with_the_numbers_of_its_part_is_done_again(source, out):
-    (out / "parts" / "0" / "1" / "ids.npy").unlink()
+    (out / "parts" / "0" / "1" / "ids" / "ids.parquet").unlink()
     (out / "prediction.zarr" / "0" / "c" / "0" / "1").unlink()
     assert again(source, out) == {"1": 1, "2": 1}
 

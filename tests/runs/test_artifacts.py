@@ -35,7 +35,7 @@ def test_the_objects_of_a_part_belong_to_its_block_and_the_table_of_all_to_one_b
     find, merge = stages_of("detect", Blocks((350, 420), (100, 100)), ())
     assert find.key(3, 4) == "parts/3/4/"
     assert find.place("parts/3/4/rows.parquet") == (3, 4)
-    assert find.place("parts/3/4/ids.npy") is None
+    assert find.place("parts/3/4/ids/ids.parquet") is None
     assert find.place("parts/4/0/rows.parquet") is None
     assert (merge.grid, merge.key(0, 0), merge.place("objects.parquet")) == ((1, 1), "objects.parquet", (0, 0))
 
