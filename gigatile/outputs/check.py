@@ -79,7 +79,8 @@ def check_tables(store: Store, key: str, receipt: ShardReceipt) -> list[str]:
         One is there and cannot be read.
     """
     keys = sorted(entry.key for entry in store.entries(key)) if key.endswith("/") else [key]
-    keys = [key for key in keys if key.endswith(".parquet")]
+    # What lies deeper came later, of other stages.
+    keys = [one for one in keys if one.endswith(".parquet") and "/" not in one.removeprefix(key)]
     digest = hashlib.sha256()
     try:
         for one in keys:

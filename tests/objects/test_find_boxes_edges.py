@@ -6,9 +6,9 @@ import pytest
 import gigatile as gt
 from gigatile.engine.find_boxes import placed, reach
 from gigatile.plans.finding import Detect
-from gigatile.tiling.border import Border
+from gigatile.tiling.border import Border, parse_border
 
-TILING = gt.Tiling(tile=64, overlap=16)
+TILING = gt.Tiling(tile=64, overlap=16, border="symmetric")
 
 
 def on_the_corner(batch):
@@ -42,3 +42,12 @@ def test_turned_boxes_as_long_as_a_tile_lie_within_the_reach(tile):
     assert len(boxes) > 50_000
     # What is found below would be refused if it lay above what was said to be finished.
     assert boxes.hulls[:, 1].min() >= grid.core(1, 5).y0 - reach(grid, True)
+
+
+@pytest.mark.parametrize(("border", "kept"), [("symmetric", 1), ("reflect", 0), ("constant:0", 0)])
+def test_a_centre_on_the_last_edge_is_in_the_image_where_that_is_the_middle_of_an_object_and_its_mirror_image(
+    border, kept
+):
+    grid = gt.Tiling(tile=64, overlap=16, blend="trim").resolved((64, 64)).grid((32, 32))
+    rows = np.array([[34.0, 20.0, 46.0, 30.0, 0.9, 0.0]])
+    assert len(placed(rows, grid, 0, 0, parse_border(border))) == kept

@@ -62,7 +62,7 @@ def all_boxes(function, pixels, tiling):
             x, y = places[:, 0], places[:, 1]
             there = np.hypot(places[:, 2], places[:, 3]) <= tile
             there &= (x >= left) & (x < left + tile) & (y >= top) & (y < top + tile)
-        there &= (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+        there &= (x >= 0) & (x < width) & (y >= 0) & (y < height)
         boxes = Boxes(places, rows[:, -2].astype(np.float32), rows[:, -1].astype(np.int32)).take(np.flatnonzero(there))
         core = left + overlap // 2, top + overlap // 2
         tables.append((boxes, (*core, min(core[0] + stride, width), min(core[1] + stride, height))))

@@ -66,7 +66,7 @@ def test_with_nearly_all_done_only_the_rest_is_handed_out(tmp_path):
         with begun(plan, directory, carrier, how, "resume") as work:
             assert work.finished_before == 10_000 - left
             job, keys = RecordingJob(directory, plan.layouts), []
-            while (task := work.take("here", idle=True)) is not None and task.keys[0].level == 0:
+            while (task := work.take("here", idle=True)) is not None and task.keys[0].stage == 0:
                 keys += [(key.row, key.col) for key in task.keys]
                 work.done(task, "here", job(task.keys, False, Event(), lambda steps, size: None))
     assert keys == [(99, col) for col in range(90, 100)]
