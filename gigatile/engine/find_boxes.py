@@ -160,8 +160,8 @@ def placed(rows: Rows, grid: Grid, row: int, col: int, border: Border) -> Boxes:
     """What a detector gave for a tile, in pixels of the grid.
 
     Boxes whose centre lies outside of the image are mirror images, or of nothing, and go. Where pixels of the edge are
-    repeated beyond it, objects at the edge are drawn out, and boxes stay that meet the image. Axis-aligned boxes are cut
-    at what the tile sees of the image. Turned ones stay as they are; those whose diagonal is longer than the tile's
+    repeated beyond it, objects at the edge are drawn out, and boxes stay that meet the image. Axis-aligned boxes are
+    cut at what the tile sees of the image. Turned ones stay as they are; those whose diagonal is longer than the tile's
     shorter side go: no tile can have seen them.
 
     Parameters

@@ -3,7 +3,7 @@
 ::
 
     open rows, strips ──▶ SeamLabels ──▶ parts/seams/0/rows.parquet ... ┐                  ┌─▶ objects.parquet
-    closed rows ────────────────────────────────────────────────────────┴─▶ merged ──▶ ids ┴─▶ parts/3/7/ids/ids.parquet ...
+    closed rows ────────────────────────────────────────────────────────┴─▶ merged ──▶ ids ┴─▶ parts/3/7/ids/ ...
 """
 
 from __future__ import annotations
