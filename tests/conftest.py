@@ -19,7 +19,7 @@ FRESH_BYTES = 256 << 20
 @pytest.fixture(scope="session", autouse=True)
 def _a_process_that_has_just_begun() -> Iterator[None]:
     """Plans count what is resident; after thousands of tests, with the libraries of all readers loaded, that is a GiB
-    and more, and budgets of tests would be refused by the order of tests. Memory itself is tested in child processes."""
+    and more, and budgets would be refused by the order of tests. Memory itself is tested in child processes."""
     from gigatile.machine import base_bytes
     from gigatile.plans import build, trials
 
