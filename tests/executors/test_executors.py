@@ -94,7 +94,8 @@ def test_a_job_that_raises_ends_the_run_with_its_own_error(executor, workers, th
     with pytest.raises(StorageError) as raised:
         executor.run(work, Callbacks())
     assert (raised.value.where, raised.value.fix) == ("the shard", "Make some.")
-    assert len(work.taken) <= 3 + 2 * WINDOW * workers
+    # What other workers finish until the client hears of the error is replaced: a few more than the windows, of 1,000.
+    assert len(work.taken) <= 3 + 4 * WINDOW * workers
 
 
 def test_what_was_not_done_can_be_run_again_until_it_is(executor, third_call):
