@@ -70,7 +70,7 @@ def base_bytes() -> int:
 
 def _give_back_freed() -> None:
     """Have allocators return pages that nothing is in any more: a long-lived process would count them as its own, and
-    plans would be refused for memory that is free (1 GiB after thousands of small runs)."""
+    plans be refused for memory that is free."""
     if "pyarrow" in sys.modules:
         sys.modules["pyarrow"].default_memory_pool().release_unused()
     # glibc's; others do it by themselves, or have no word for it.

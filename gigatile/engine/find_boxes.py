@@ -24,6 +24,7 @@ from gigatile.engine.record import BlockKey
 from gigatile.engine.source import BlockSource
 from gigatile.engine.tiles import Asked, Validity, bands, tiles
 from gigatile.images.image import Image
+from gigatile.models.boxes.rows import with_columns
 from gigatile.objects.box_tables import to_table
 from gigatile.objects.boxes import Boxes
 from gigatile.objects.merge import Box, own_only, split
@@ -70,11 +71,15 @@ class FindBoxes:
         asked = Asked(rows, cols, WantedReads(grid, kept), lambda row, col: read_of(grid, row, col))
         reading = bands(grid, asked, self._source.reader(key, image), progress.clock)
         found: list[Boxes] = []
+        columns = 0
         with read_ahead(reading, "gigatile-read") if len(rows) > 1 else nullcontext(reading) as ahead:
             cut = tiles(self._inference, asked, ahead, validity)
             for tile, result in predictions(self._inference, cut, progress):
-                if result is not None and len(result):
-                    found.append(self._of_tile(tile.row, tile.col, result))
+                if result is None or not len(result):
+                    continue
+                # Upright boxes here and turned ones there is the model's fault, and fails the block.
+                columns = columns or result.shape[1]
+                found.append(self._of_tile(tile.row, tile.col, with_columns(self._plan.model.where, result, columns)))
         with progress.clock.stage("blend"):
             return self._stored(
                 key, region, _valid(Boxes.joined(found), validity, kept, seen) if found else None, progress

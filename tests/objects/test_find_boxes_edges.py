@@ -51,3 +51,18 @@ def test_a_centre_on_the_last_edge_is_in_the_image_where_that_is_the_middle_of_a
     grid = gt.Tiling(tile=64, overlap=16, blend="trim").resolved((64, 64)).grid((32, 32))
     rows = np.array([[34.0, 20.0, 46.0, 30.0, 0.9, 0.0]])
     assert len(placed(rows, grid, 0, 0, parse_border(border))) == kept
+
+
+def upright_or_turned(batch):
+    """Turned boxes in bright tiles, upright ones in others."""
+    rows = [[20.0, 20, 8, 4, 0.3, 0.9, 0], [20.0, 20, 30, 30, 0.9, 0]]
+    return [np.array([rows[0] if tile.max() > 0.5 else rows[1]]) for tile in batch]
+
+
+def test_upright_and_turned_boxes_in_one_block_fail_it_and_not_the_run(tmp_path):
+    pixels = np.zeros((1, 200, 200), np.uint8)
+    pixels[:, 150:, 150:] = 255
+    plan = gt.plan(gt.open(pixels, axes="cyx"), gt.load_model(upright_or_turned), TILING, objects=Detect())
+    result = gt.run(plan, tmp_path / "out", durable=False)
+    assert (result.complete, result.status.failed) == (False, 1)
+    assert "columns, as for other tiles" in result.status.errors[0]

@@ -82,7 +82,7 @@ def _first_bad(where: str, rows: Rows, good: Array, expected: str) -> None:
 
 
 def with_columns(where: str, rows: Rows, columns: int) -> Rows:
-    """Rows of as many columns as the trial on zeros had; empty ones take that shape.
+    """Rows of as many columns as those of other tiles; empty ones take that shape.
 
     Raises
     ------
@@ -93,5 +93,5 @@ def with_columns(where: str, rows: Rows, columns: int) -> Rows:
         return rows
     if len(rows) == 0:
         return rows.reshape(0, columns)
-    expected = f"{columns} columns, as in the trial on zeros"
+    expected = f"{columns} columns, as for other tiles"
     raise BlockError(where, expected=expected, found=f"{rows.shape[1]}")

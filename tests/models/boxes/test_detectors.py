@@ -195,10 +195,10 @@ def test_bits_that_depend_on_the_batch_are_noticed(tmp_path):
     assert batch_changes_boxes(gt.load_model(unstable), 3, (64, 64), 2)
 
 
-def test_columns_other_than_in_the_trial_are_refused_and_empty_tables_take_them():
+def test_columns_other_than_those_of_other_tiles_are_refused_and_empty_tables_take_them():
     assert with_columns("m", np.zeros((0, 6)), 7).shape == (0, 7)
     assert with_columns("m", np.zeros((2, 6)), 6).shape == (2, 6)
-    with pytest.raises(BlockError, match="7 columns, as in the trial"):
+    with pytest.raises(BlockError, match="7 columns, as for other tiles"):
         with_columns("m", np.zeros((1, 6)), 7)
 
 
